@@ -1,4 +1,5 @@
 # Shared by the scripts in scripts/: sourced, never run. Needs bash.
+# shellcheck shell=bash
 # What it gives: DIMS_ROOT, say/warn/die, as_root, and a list of processes to end on exit.
 
 DIMS_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
