@@ -1,0 +1,124 @@
+// The journal: LDIM's local log of guest writes that RDIM does not hold yet. What is in it must not
+// be lost. A folder of segment files, each preallocated and sealed under a key of its own
+// (docs/formats/journal.md).
+//
+// Durability, beside which everything here is written:
+//     appended (in the kernel's hands, contiguous) >= sealed >= synced >= committed >= trimmed
+//
+// Threads: all methods are thread-safe. Ownership: a Segment is shared; a Location keeps its segment
+// (and so its file) readable after trim(). Units: bytes of the guest's disk; order numbers and epochs
+// count from 1 and never repeat in a journal's life. Errors: kNoSpace when the limit is reached (the
+// caller waits or tells the guest; the reserve for seals is kept); kCorrupt on damage before a valid
+// later seal; kWrongKey; after the first failed write or sync every append/flush fails with kIo, for
+// good (latched).
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "common/base/bytes.h"
+#include "common/base/clock.h"
+#include "common/base/result.h"
+#include "common/base/units.h"
+#include "common/io/file.h"
+
+namespace dims::ldim {
+
+enum class WriteKind : std::uint8_t { kData = 1, kZero = 2, kTrim = 3 };
+
+class JournalSegment;  // one file
+
+// Where a record's bytes lie. For kZero and kTrim there are no bytes.
+struct JournalLocation {
+  std::shared_ptr<JournalSegment> segment;
+  std::uint64_t file_offset = 0;  // of the record's header
+};
+
+// One appended record, as kept in memory until it is trimmed.
+struct JournalRecord {
+  std::uint64_t order = 0;  // order number: the later write wins
+  std::uint64_t epoch = 0;  // the epoch that it belongs to (sealed by the seal of that number)
+  WriteKind kind = WriteKind::kData;
+  ByteRange range;          // of the guest's disk
+  JournalLocation location;
+};
+
+// Names a point of the guest's history: everything up to and including `epoch`.
+struct CommitId {
+  JournalId journal;
+  std::uint64_t epoch = 0;
+  Digest digest;  // chained through every seal up to this epoch
+  friend bool operator==(const CommitId&, const CommitId&) = default;
+};
+
+struct JournalOptions {
+  std::string folder;
+  MachineId machine;
+  ImageId image;
+  SessionId session;
+  Secret32 key;                                 // J of SECURITY 12
+  std::uint64_t segment_bytes = 64 * kMiB;
+  std::uint64_t limit_bytes = 4 * kGiB;         // of all segments together
+};
+
+struct JournalStats {
+  std::uint64_t bytes = 0;           // space held by segments
+  std::uint64_t limit_bytes = 0;
+  std::uint64_t records = 0;         // not yet trimmed
+  std::uint64_t sealed_epoch = 0;    // newest sealed
+  std::uint64_t synced_epoch = 0;    // newest sealed and synced
+  std::uint64_t trimmed_epoch = 0;   // everything up to here is gone
+  std::uint64_t open_epoch_bytes = 0;  // guest bytes appended since the newest seal
+  std::uint64_t recovered_records = 0;
+  double recovery_seconds = 0;
+  bool failed = false;
+};
+
+class Journal {
+ public:
+  // Opens or creates the journal in options.folder and recovers it. A torn tail (a bad record with no
+  // valid seal behind it) is cut off; a bad record followed by a valid later seal is kCorrupt and
+  // nothing is changed on disk. After recovery the records that were not sealed are sealed as one
+  // epoch and synced. `journal_id` and the epoch numbering continue; nothing is appended to a file
+  // of an earlier open.
+  static Result<std::unique_ptr<Journal>> open(io::FileSystem& fs, const JournalOptions& options, Clock& clock,
+                                               Random& random);
+  virtual ~Journal() = default;
+
+  // Appends one write. Returns when it and every record of a lower order number are in the kernel's
+  // hands. Large data is split into several records inside one order number's place; the list returned
+  // holds them.
+  virtual Result<std::vector<JournalRecord>> append(WriteKind kind, ByteRange range, ByteView data) = 0;
+
+  // Reads guest bytes [at, at+out.size()) of a kData record; the range must lie inside record range.
+  // A tag failure is kCorrupt.
+  virtual Status read(const JournalLocation& location, ByteRange record_range, std::uint64_t at,
+                      MutByteView out) = 0;
+
+  // Seals the open epoch and makes it durable: every write that returned before this call is in
+  // the sealed, synced prefix on return. Concurrent calls share one sync. Returns the newest
+  // synced commit id. Costs nothing when nothing was appended since the last flush.
+  virtual Result<CommitId> flush() = 0;
+
+  // The newest synced commit id (epoch 0 and zero digest if there is none yet).
+  virtual CommitId synced() = 0;
+  // The records of epochs (after, through], in order. For write-back and for building the page map.
+  virtual std::vector<JournalRecord> records(std::uint64_t after_epoch, std::uint64_t through_epoch) = 0;
+  // The digest of a sealed epoch that is not yet trimmed, or of trimmed_epoch itself.
+  virtual std::optional<CommitId> commit_id(std::uint64_t epoch) = 0;
+
+  // Frees what epochs <= through hold: whole segments whose records all are that old. Call only
+  // after the commit and the base record are durable. Durable on return is the fact that recovery will not
+  // report these epochs as unsent (a trim record or the segments' absence).
+  virtual Status trim(std::uint64_t through_epoch) = 0;
+
+  virtual JournalStats stats() = 0;
+  virtual JournalId id() = 0;
+};
+
+}  // namespace dims::ldim
