@@ -82,7 +82,7 @@ class Guest:
                     "discard": "unmap", "server": _server_address(self.disk)}
         if self.reconnect_delay_s > 0:
             blockdev["reconnect-delay"] = self.reconnect_delay_s
-        return ["qemu-system-x86_64", "-accel", self.accelerator, "-cpu", "max", "-m", str(self.memory_mib),
+        return ["qemu-system-x86_64", "-accel", self.accelerator, "-cpu", "qemu64,+rdrand,+ssse3,+sse4.1,+sse4.2", "-m", str(self.memory_mib),
                 "-smp", str(self.cpus), "-display", "none", "-no-reboot", "-nodefaults", "-vga", "std",
                 "-device", "virtio-rng-pci",
                 "-chardev", f"socket,id=console,path={self._path('console.sock')},server=on,wait=on,"
