@@ -1,0 +1,145 @@
+#include "common/format/key_file.h"
+
+#include <sys/stat.h>
+
+#include <map>
+
+#include "common/io/errno_map.h"
+#include "common/io/file.h"
+
+namespace dims::format {
+namespace {
+
+constexpr std::string_view kFirstLine = "dims-key 1";
+constexpr std::size_t kMaxBytes = 4096;
+
+std::string check_of(std::string_view body) { return to_hex(crypto::sha256(as_bytes(body)).view().first(8)); }
+
+Error corrupt(const std::string& what) {
+  return make_error(ErrorCode::kCorrupt, "key file: " + what, "restore it from your copy; it cannot be made anew");
+}
+
+std::string_view trim(std::string_view text) {
+  while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
+  while (!text.empty() && (text.back() == ' ' || text.back() == '\t' || text.back() == '\r')) text.remove_suffix(1);
+  return text;
+}
+
+}  // namespace
+
+Secret32 KeyFile::image_key(const ImageId& image) const { return crypto::prf(image_secret, "image", {image.view()}); }
+Secret32 KeyFile::local_key() const { return crypto::prf(image_secret, "local-user", {org.view()}); }
+Digest KeyFile::key_check(const ImageId& image) const {
+  const Secret32 check = crypto::prf(image_key(image), "key-check", {domain.view(), crypto::kdf(domain_secret, 3).view()});
+  Digest out;
+  out.bytes = check.bytes;
+  return out;
+}
+
+KeyFile generate_key_file(Random& random) {
+  KeyFile key;
+  key.domain = random.id<DomainId>();
+  key.domain_secret = random.id<Secret32>();
+  key.image_secret = random.id<Secret32>();
+  key.signing = crypto::signing_key_from_seed(random.id<Secret32>());
+  key.org.bytes = crypto::sha256(key.signing.public_key.view()).bytes;
+  return key;
+}
+
+std::string encode_key_file(const KeyFile& key) {
+  std::string text(kFirstLine);
+  text += "\n# Whoever has this file can read and write your images; without it they are lost. Keep a copy.\n";
+  text += "org = " + key.org.hex() + "\n";
+  text += "domain = " + key.domain.hex() + "\n";
+  text += "domain-secret = " + key.domain_secret.hex() + "\n";
+  text += "image-secret = " + key.image_secret.hex() + "\n";
+  text += "signing-seed = " + key.signing.seed.hex() + "\n";
+  text += "check = " + check_of(text) + "\n";
+  return text;
+}
+
+Result<KeyFile> parse_key_file(std::string_view text) {
+  if (text.size() > kMaxBytes) return corrupt("too long");
+  if (text.substr(0, text.find('\n')) != kFirstLine) {
+    if (text.substr(0, 9) == "dims-key ") {
+      return make_error(ErrorCode::kUnsupported, "key file of an unknown format", "update this program");
+    }
+    return corrupt("this is not a key file (its first line is not '" + std::string(kFirstLine) + "')");
+  }
+  std::map<std::string_view, std::string_view> fields;
+  std::size_t at = 0;
+  std::size_t check_at = std::string_view::npos;
+  for (int line_number = 1; at < text.size(); ++line_number) {
+    const std::size_t end = std::min(text.find('\n', at), text.size());
+    const std::string_view line = trim(text.substr(at, end - at));
+    if (line_number > 1 && !line.empty() && line[0] != '#') {
+      const auto equals = line.find('=');
+      if (equals == std::string_view::npos) return corrupt("line " + std::to_string(line_number) + " has no '='");
+      const std::string_view name = trim(line.substr(0, equals));
+      if (!fields.emplace(name, trim(line.substr(equals + 1))).second) {
+        return corrupt("line " + std::to_string(line_number) + " repeats '" + std::string(name) + "'");
+      }
+      if (name == "check") check_at = at;
+    }
+    at = end + 1;
+  }
+  Error problem;
+  bool bad = false;
+  const auto field = [&]<typename IdType>(std::string_view name, IdType& out) {
+    const auto found = fields.find(name);
+    const auto value = found == fields.end() ? std::nullopt : IdType::from_hex_text(found->second);
+    if (!value) {
+      problem = corrupt("'" + std::string(name) + "' is missing or not " + std::to_string(IdType::kBytes) + " bytes of hex");
+      bad = true;
+      return;
+    }
+    out = *value;
+  };
+  KeyFile key;
+  Secret32 seed;
+  field("org", key.org);
+  field("domain", key.domain);
+  field("domain-secret", key.domain_secret);
+  field("image-secret", key.image_secret);
+  field("signing-seed", seed);
+  if (bad) return problem;
+  if (check_at == std::string_view::npos || fields["check"] != check_of(text.substr(0, check_at))) {
+    return corrupt("its check sum is wrong");
+  }
+  key.signing = crypto::signing_key_from_seed(seed);
+  return key;
+}
+
+Status create_key_file(const std::string& path, const KeyFile& key) {
+  auto& fs = io::posix_file_system();
+  auto file = fs.open(path, io::OpenMode::kCreateExclusive);
+  if (!file.ok()) {
+    if (file.error().code == ErrorCode::kAlreadyExists) {
+      return make_error(ErrorCode::kAlreadyExists, "key file " + path + " exists already",
+                        "a key file is never overwritten: choose another path");
+    }
+    return file.error();
+  }
+  DIMS_TRY((*file)->write_at(0, as_bytes(encode_key_file(key))));
+  DIMS_TRY((*file)->sync_data());
+  return fs.sync_folder(io::parent_folder(path));
+}
+
+Result<KeyFile> load_key_file(const std::string& path) {
+  struct stat st {};
+  if (::stat(path.c_str(), &st) != 0) {
+    Error error = io::errno_error(errno, "cannot read key file", path);
+    if (error.code == ErrorCode::kNotFound) error.hint = "make one with 'rdim key new " + path + "'";
+    return error;
+  }
+  if ((st.st_mode & 077) != 0) {
+    return make_error(ErrorCode::kPermissionDenied, "key file " + path + " can be read by others",
+                      "run 'chmod 600 " + path + "'");
+  }
+  DIMS_ASSIGN(const Bytes text, io::read_file(io::posix_file_system(), path, kMaxBytes));
+  auto key = parse_key_file(as_text(text));
+  if (!key.ok()) return key.error().with_context(path);
+  return key;
+}
+
+}  // namespace dims::format
