@@ -2,7 +2,7 @@
 """Runs a QEMU guest from an NBD export and drives it over its serial console.
 
 As a module: Guest(...).start(), wait_for_login(), login(), run(), shut_down(); see the class.
-As a command: `guest.py boot --help`. Python's standard library only.
+As a command: `guest.py boot --help`, `guest.py attach DIR`. Python's standard library only.
 
 Files in the guest's directory: console.sock (serial console), qmp.sock (QEMU's own control), console.log
 (everything that the guest said), qemu.pid, qemu.log. QEMU outlives this process only if asked to.
@@ -18,7 +18,9 @@ import signal
 import socket
 import subprocess
 import sys
+import termios
 import time
+import tty
 
 ESCAPES = re.compile(rb"\x1b(?:\[[0-9;?=]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[()][A-Za-z0-9]|[=>78cDEHM])")
 LOGIN_PROMPT = rb"(?m)^[^\r\n]*login: *$"
@@ -334,6 +336,34 @@ def boot(options):
     return report
 
 
+def attach(options):
+    """Joins this terminal and a running guest's console until Ctrl-] or the guest's end."""
+    with socket.socket(socket.AF_UNIX) as console:
+        console.connect(os.path.join(options.dir, "console.sock"))
+        keyboard = sys.stdin.fileno()
+        before = termios.tcgetattr(keyboard) if os.isatty(keyboard) else None
+        print("connected; Ctrl-] leaves, Enter shows the prompt\r", flush=True)
+        try:
+            if before:
+                tty.setraw(keyboard)
+            while True:
+                ready, _, _ = select.select([keyboard, console], [], [])
+                if console in ready:
+                    data = console.recv(65536)
+                    if not data:
+                        break
+                    os.write(sys.stdout.fileno(), data)
+                if keyboard in ready:
+                    data = os.read(keyboard, 4096)
+                    if not data or b"\x1d" in data:
+                        break
+                    console.sendall(data)
+        finally:
+            if before:
+                termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
+                print()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
@@ -352,8 +382,15 @@ def main():
     verb.add_argument("--keep", action="store_true", help="leave the guest running")
     verb.add_argument("--qemu-argument", action="append", metavar="ARG")
     verb.add_argument("-o", "--output", choices=("plain", "json"), default="plain")
+    verb = verbs.add_parser("attach", help="join this terminal and the console of a guest that was kept")
+    verb.add_argument("dir", help="the guest's directory")
     options = parser.parse_args()
+    # A polite end of this process ends its guest too (see Guest.__exit__).
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
+        if options.verb == "attach":
+            attach(options)
+            return 0
         report = boot(options)
     except (GuestError, OSError) as error:
         print(f"guest.py: error: {error}", file=sys.stderr)
