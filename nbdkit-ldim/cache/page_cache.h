@@ -4,16 +4,17 @@
 // the base tree which object stands at a place of the disk. Objects are stored whole or in part, as
 // runs of pages, in segment files that are written once, front to back, and reused never
 // (docs/formats/cache.md). Eviction takes the oldest segment and carries over what was used since
-// (FIFO with reinsertion); the folder never holds more than limit_bytes.
+// (FIFO with reinsertion); the folder never holds more than limit_bytes. One process at a time may have
+// the folder open; its owner keeps others out.
 //
-// Threads: all methods are thread-safe; reads run in parallel. Ownership: see each method. Units:
+// Threads: all methods are thread-safe; reads run in parallel and wait for no write or eviction.
+// Ownership: the file system outlives the cache. Units:
 // pages of 4 KiB. Errors: a page that fails its check is dropped, counted, logged and reported as
 // absent, never served. kNoSpace and kIo on insert mean "not cached" and leave the cache usable.
 // Durable on return: only sync().
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <string>
 
@@ -39,7 +40,9 @@ struct PageCacheStats {
   std::uint64_t pages = 0;           // present
   std::uint64_t objects = 0;
   std::uint64_t damaged_pages = 0;   // failed their check since open
-  std::uint64_t evicted_pages = 0;
+  std::uint64_t evicted_pages = 0;   // dropped to make room since open
+  std::uint64_t carried_pages = 0;   // moved to a new segment instead
+  std::uint64_t failed_inserts = 0;  // not cached: no space or an I/O error
   std::uint64_t memory_bytes = 0;    // of the index, estimated
 };
 
@@ -64,21 +67,28 @@ class PageCache {
                                                  Random& random);
   virtual ~PageCache() = default;
 
-  // Finds an object. `pages` (may be null) receives how many of its pages are present from page 0.
+  // Finds an object. `pages` (may be null) receives how many of its pages are present from page 0. Does not
+  // count as use: what decides about eviction is read().
   virtual CachePlace find(const ObjectId& object, std::uint32_t* pages) = 0;
 
   // Reads pages [first, first + out.size()/4096) of the object at `place` straight into `out`, each opened
-  // and checked. kDamaged: the object was dropped. On anything but kOk `out` is all zero.
+  // and checked; marks the object as used. kGone: not there (evicted, dropped, or more pages than are present).
+  // kDamaged: it failed its check and the object was dropped now. On anything but kOk `out` is all zero.
   virtual CacheRead read(CachePlace place, const ObjectId& object, std::uint32_t first_page, MutByteView out) = 0;
 
-  // Puts an object's pages in (data.size() a multiple of 4096, at most 128 pages). Already present: no-op.
+  // Puts an object's pages in (data.size() a multiple of 4096, at most 128 pages). Already present with as
+  // many pages: no-op.
   // `lives` (0..3) is how many evictions it survives without being used: tree nodes get 3, read-ahead 0.
   virtual Status insert(const ObjectId& object, ByteView data, unsigned lives) = 0;
 
   // All inserted pages and their index entries are durable on return.
   virtual Status sync() = 0;
 
-  // Checks every present page (ldim check); drops what is damaged. Returns the number dropped.
+  // Gives disk space back: evicts until `bytes` are free that were held, and shrinks the limit to what is left.
+  // The limit grows again by itself while the file system has room. kNoSpace: all was given and it is less.
+  virtual Status yield_space(std::uint64_t bytes) = 0;
+
+  // Checks every present page (ldim check); drops what is damaged. Returns the number of pages dropped.
   virtual Result<std::uint64_t> verify_all() = 0;
   virtual void clear() = 0;
   virtual PageCacheStats stats() = 0;

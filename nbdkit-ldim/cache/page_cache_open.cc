@@ -1,0 +1,101 @@
+// Opening: which files of the folder are ours and whole, and what they hold.
+#include <spdlog/spdlog.h>
+
+#include <set>
+
+#include "common/base/parse.h"
+#include "nbdkit-ldim/cache/page_cache_impl.h"
+
+namespace dims::ldim {
+
+Result<std::unique_ptr<PageCache>> PageCache::open(io::FileSystem& fs, const PageCacheOptions& options,
+                                                   Random& random) {
+  if (options.limit_bytes < kMinLimitBytes) {
+    return make_error(ErrorCode::kInvalidArgument,
+                      "a cache of " + format_size(options.limit_bytes) + " is too small to work with",
+                      "cache-size must be at least " + format_size(kMinLimitBytes));
+  }
+  DIMS_TRY(fs.make_folder(options.folder));
+  auto cache = std::make_unique<PageCacheImpl>(fs, options, random);
+  DIMS_TRY(cache->load());
+  return std::unique_ptr<PageCache>(std::move(cache));
+}
+
+Status PageCacheImpl::load() {
+  const std::lock_guard lock(segments_mutex_);
+  DIMS_ASSIGN(const auto names, fs_.list(options_.folder));
+  std::set<std::uint64_t> data;
+  std::set<std::uint64_t> index;
+  for (const std::string& name : names) {
+    const auto parsed = parse_cache_file_name(name);
+    if (!parsed) continue;  // not ours
+    if (parsed->sequence == 0) remove_file(name);
+    else (parsed->kind == CacheFileKind::kData ? data : index).insert(parsed->sequence);
+    // Even a name without a whole segment behind it is not used again.
+    next_sequence_ = std::max(next_sequence_, parsed->sequence + 1);
+  }
+  for (const std::uint64_t sequence : index) {
+    if (data.count(sequence) == 0) remove_file(cache_file_name(CacheFileKind::kIndex, sequence));
+  }
+  for (const std::uint64_t sequence : data) {
+    if (index.count(sequence) == 0) {
+      remove_file(cache_file_name(CacheFileKind::kData, sequence));
+      continue;
+    }
+    if (const Status status = load_segment(sequence); !status) {
+      spdlog::warn("cache: segment {} in {} is thrown away: {}", sequence, options_.folder,
+                   status.error().to_string());
+      remove_file(cache_file_name(CacheFileKind::kIndex, sequence));
+      remove_file(cache_file_name(CacheFileKind::kData, sequence));
+    }
+  }
+  // The limit may be smaller than last time.
+  while (bytes_ > limit_now_) {
+    const SegmentPtr victim = table_.oldest(nullptr);
+    if (victim == nullptr) break;
+    drop(victim);
+  }
+  for (const SegmentPtr& segment : table_.all()) load_records(segment);
+  return ok_status();
+}
+
+Status PageCacheImpl::load_segment(std::uint64_t sequence) {
+  DIMS_ASSIGN(SegmentPtr segment, CacheSegment::open(fs_, options_.folder, sequence, owner_,
+                                                     [this](const CacheSalt& salt) { return keys_of(salt); }));
+  DIMS_ASSIGN(segment->filling.bytes, segment->file_bytes());
+  bytes_ += segment->filling.bytes;
+  table_.add(std::move(segment));
+  return ok_status();
+}
+
+// Oldest segment first, so that of two records of one object the later one stays.
+void PageCacheImpl::load_records(const SegmentPtr& segment) {
+  const auto scan = segment->scan([&](const CacheRecord& record) {
+    index_.put(index_.key_of(record.object),
+               PackedPlace::make(segment->sequence(), record.first_slot, record.pages, record.lives));
+  });
+  if (scan.bad != 0) {
+    spdlog::warn("cache: {} index records of segment {} in {} are damaged or speak of pages that are cut off; "
+                 "their objects will be fetched again",
+                 scan.bad, segment->sequence(), options_.folder);
+  }
+  if (scan.good == 0) drop(segment);
+}
+
+void PageCacheImpl::remove_file(const std::string& name) {
+  const Status status = fs_.remove(options_.folder + "/" + name);
+  if (!status && status.error().code != ErrorCode::kNotFound) {
+    spdlog::warn("cache: {}", status.error().to_string());
+  }
+  folder_dirty_ = true;
+}
+
+std::shared_ptr<const CacheKeys> PageCacheImpl::keys_of(const CacheSalt& salt) {
+  auto& known = keys_[salt];
+  if (auto keys = known.lock()) return keys;
+  auto keys = std::make_shared<const CacheKeys>(options_.key, salt, owner_);
+  known = keys;
+  return keys;
+}
+
+}  // namespace dims::ldim
