@@ -104,6 +104,13 @@ Secret32 prf(const Secret32& key, std::string_view label, std::initializer_list<
   return out;
 }
 
+std::uint64_t short_hash(const ShortKey& key, ByteView data) {
+  static_assert(crypto_shorthash_KEYBYTES == sizeof(ShortKey) && crypto_shorthash_BYTES == sizeof(std::uint64_t));
+  std::uint64_t hash = 0;
+  crypto_shorthash(reinterpret_cast<std::uint8_t*>(&hash), data.data(), data.size(), key.data());
+  return hash;
+}
+
 Secret32 kdf(const Secret32& key, std::uint64_t index) {
   Secret32 out;
   static constexpr char kContext[crypto_kdf_CONTEXTBYTES + 1] = "dims-kdf";

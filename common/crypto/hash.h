@@ -35,6 +35,10 @@ class Sha256 {
 // PRF(key, label, fields...): each field is prefixed with its length, so no two field lists collide.
 Secret32 prf(const Secret32& key, std::string_view label, std::initializer_list<ByteView> fields);
 
+// A 64-bit keyed hash (SipHash-2-4) for decisions about content, not for identities.
+using ShortKey = std::array<std::uint8_t, 16>;
+std::uint64_t short_hash(const ShortKey& key, ByteView data);
+
 // KDF(key, index): independent subkeys of a master key.
 Secret32 kdf(const Secret32& key, std::uint64_t index);
 

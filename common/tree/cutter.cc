@@ -1,12 +1,11 @@
 #include "common/tree/cutter.h"
 
-#include <sodium.h>
+#include "common/crypto/hash.h"
 
 namespace dims::tree {
 
 Cutter::Cutter(const format::DomainKey& key, std::uint32_t mean_bytes, CutMode mode)
     : max_pages_(format::kMaxChunkPages) {
-  static_assert(crypto_shorthash_KEYBYTES == 16);
   std::copy_n(key.cutting_key().bytes.begin(), key_.size(), key_.begin());
   const std::uint64_t mean_pages = std::max<std::uint64_t>(1, mean_bytes / kPageBytes);
   if (mode == CutMode::kFixed || mean_pages == 1) {
@@ -19,9 +18,7 @@ Cutter::Cutter(const format::DomainKey& key, std::uint32_t mean_bytes, CutMode m
 
 bool Cutter::ends_chunk(ByteView page) const {
   if (threshold_ == 0) return false;
-  std::uint64_t hash = 0;
-  crypto_shorthash(reinterpret_cast<std::uint8_t*>(&hash), page.data(), page.size(), key_.data());
-  return hash < threshold_;
+  return crypto::short_hash(key_, page) < threshold_;
 }
 
 std::vector<PageRange> Cutter::cut(ByteView pages) const {

@@ -1,5 +1,5 @@
-// Cutter: where chunks end. A page ends a chunk when a keyed hash of that page alone says so, hence a
-// rewrite moves only the boundaries it touches. Zero pages belong to no chunk.
+// Cutter: where chunks end. A page ends a chunk when a keyed hash of that page alone says so, hence
+// a rewrite moves only the boundaries it touches. Zero pages belong to no chunk.
 //
 // Threads: const, thread-safe. Units: pages of 4 KiB. Errors: none.
 #pragma once
@@ -26,8 +26,8 @@ class Cutter {
  private:
   bool ends_chunk(ByteView page) const;
 
-  std::array<std::uint8_t, 16> key_;
-  std::uint64_t threshold_;       // a hash below it ends the chunk
+  crypto::ShortKey key_;
+  std::uint64_t threshold_;  // a hash below it ends the chunk
   std::uint64_t max_pages_;
 };
 

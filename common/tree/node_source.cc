@@ -11,10 +11,11 @@ Status RemoteNodeSource::load(std::span<const Reference> refs, const Sink& sink)
   keys.reserve(refs.size());
   for (const Reference& ref : refs) keys.push_back(ref.object_key());
   Status first_error;
-  const Status status = remote_.get(image_, keys, priority_, [&](std::size_t index, Result<Bytes> object) {
-    if (!first_error.ok()) return;
-    first_error = object.ok() ? sink(index, std::move(object).value()) : Status(object.error());
-  });
+  const Status status =
+      remote_.get(image_, keys, priority_, [&](std::size_t index, Result<Bytes> object) {
+        if (!first_error.ok()) return;
+        first_error = object.ok() ? sink(index, std::move(object).value()) : Status(object.error());
+      });
   return first_error.ok() ? status : first_error;
 }
 
@@ -25,7 +26,8 @@ struct Place {
   std::uint64_t first_page = 0;
 };
 
-// Levels up to this are expanded all at once below one node: 32 x 32 leaves with the default fan-out.
+// Levels up to this are expanded all at once below one node: 32 x 32 leaves with the default
+// fan-out.
 constexpr std::uint8_t kBatchLevel = 3;
 
 class Visit {
@@ -66,13 +68,15 @@ class Visit {
       DIMS_ASSIGN(nodes[i], format::decode_inner(shape_.parameters, level, refs[i], object));
       return ok_status();
     }));
-    const std::uint64_t below = format::pages_below(shape_.parameters, static_cast<std::uint8_t>(level - 1));
+    const std::uint64_t below =
+        format::pages_below(shape_.parameters, static_cast<std::uint8_t>(level - 1));
     std::vector<Place> children;
     for (std::size_t i = 0; i < nodes.size(); ++i) {
       for (std::size_t slot = 0; slot < nodes[i].slots.size(); ++slot) {
         const Place child{nodes[i].slots[slot], places[i].first_page + slot * below};
         if (child.ref.is_zero()) continue;
-        if (child.first_page >= within_.end() || child.first_page + below <= within_.first) continue;
+        if (child.first_page >= within_.end() || child.first_page + below <= within_.first)
+          continue;
         children.push_back(child);
       }
     }
@@ -87,7 +91,8 @@ class Visit {
 
 }  // namespace
 
-Status visit_leaves(const TreeShape& shape, PageRange within, NodeSource& source, const LeafVisitor& visit) {
+Status visit_leaves(const TreeShape& shape, PageRange within, NodeSource& source,
+                    const LeafVisitor& visit) {
   if (shape.root.is_zero() || within.count == 0) return ok_status();
   Visit walk(shape, within, source, visit);
   return walk.node({shape.root, 0}, format::root_level(shape.parameters, shape.image_bytes));

@@ -12,7 +12,8 @@ namespace dims::tree {
 class NodeSource {
  public:
   virtual ~NodeSource() = default;
-  // sink(index, sealed object) once a reference, on the calling thread. The first error ends the call.
+  // sink(index, sealed object) once a reference, on the calling thread. The first error ends the
+  // call.
   using Sink = std::function<Status(std::size_t index, Bytes object)>;
   virtual Status load(std::span<const format::Reference> refs, const Sink& sink) = 0;
 };
@@ -36,9 +37,12 @@ struct TreeShape {
   format::Reference root;  // zero: the whole disk is zeros
 };
 
-// Visits the non-empty leaves of a tree in disk order, loading nodes in large batches. first_page is the
-// leaf's place on the disk. `within` limits the visit (pages); leaves that overlap it are visited whole.
-using LeafVisitor = std::function<Status(std::uint64_t first_page, const format::Reference& ref, format::Leaf leaf)>;
-Status visit_leaves(const TreeShape& shape, PageRange within, NodeSource& source, const LeafVisitor& visit);
+// Visits the non-empty leaves of a tree in disk order, loading nodes in large batches. first_page
+// is the leaf's place on the disk. `within` limits the visit (pages); leaves that overlap it are
+// visited whole.
+using LeafVisitor = std::function<Status(std::uint64_t first_page, const format::Reference& ref,
+                                         format::Leaf leaf)>;
+Status visit_leaves(const TreeShape& shape, PageRange within, NodeSource& source,
+                    const LeafVisitor& visit);
 
 }  // namespace dims::tree

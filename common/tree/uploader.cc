@@ -1,5 +1,7 @@
 #include "common/tree/uploader.h"
 
+#include <algorithm>
+
 namespace dims::tree {
 
 using format::SealedObject;
@@ -19,31 +21,41 @@ Uploader::~Uploader() {
 }
 
 Status Uploader::add(SealedObject object) {
+  const auto head = format::parse_head(object.bytes);
+  if (!head.ok()) return head.error();
   std::unique_lock lock(mutex_);
   if (!failure_.ok()) return failure_;
   ++counts_.objects;
-  if (seen_.contains(object.ref.id)) {
+  const bool chunk = head->kind == format::ObjectKind::kChunk;
+  if (!chunk) ++counts_.nodes;
+  if (seen_.size() >= options_.max_remembered_ids) seen_.clear();
+  if (!seen_.insert(object.ref.id).second) {
     ++counts_.repeated;
     return ok_status();
   }
-  if (seen_.size() >= options_.max_remembered_ids) seen_.clear();
-  seen_.insert(object.ref.id);
-  changed_.wait(lock, [&] { return bytes_in_flight_ < options_.max_bytes_in_flight || !failure_.ok() || stop_; });
-  if (!failure_.ok()) return failure_;
-  bytes_in_flight_ += object.bytes.size();
-  queued_bytes_ += object.bytes.size();
-  queue_.push_back(std::move(object));
-  const bool wake = queued_bytes_ >= options_.batch_bytes || queue_.size() >= options_.batch_objects;
-  lock.unlock();
-  if (wake) changed_.notify_all();
-  return ok_status();
+  const std::size_t bytes = object.bytes.size();
+  // Numbered and queued before waiting: whoever gives the same object meanwhile, and then its
+  // parent, must not see the parent overtake it.
+  bytes_in_flight_ += bytes;
+  if (chunk) chunk_bytes_ += bytes;
+  (chunk ? chunks_ : nodes_).push_back({next_number_++, std::move(object)});
+  const bool full = bytes_in_flight_ >= options_.max_bytes_in_flight;
+  if (full || chunk_bytes_ >= options_.batch_bytes || chunks_.size() >= options_.batch_objects ||
+      nodes_.size() >= options_.batch_objects) {
+    changed_.notify_all();
+  }
+  changed_.wait(lock, [&] {
+    return bytes_in_flight_ < options_.max_bytes_in_flight || !failure_.ok() || stop_;
+  });
+  return failure_;
 }
 
 Status Uploader::finish() {
   std::unique_lock lock(mutex_);
   flushing_ = true;
   changed_.notify_all();
-  changed_.wait(lock, [&] { return (queue_.empty() && busy_ == 0) || !failure_.ok(); });
+  changed_.wait(
+      lock, [&] { return (chunks_.empty() && nodes_.empty() && busy_ == 0) || !failure_.ok(); });
   flushing_ = false;
   return failure_;
 }
@@ -53,36 +65,76 @@ UploadCounts Uploader::counts() {
   return counts_;
 }
 
+void Uploader::take_from(Queue& queue, std::uint64_t below, const UploadOptions& options,
+                         std::vector<SealedObject>& batch) {
+  std::size_t bytes = 0;
+  while (!queue.empty() && queue.front().number < below && batch.size() < options.batch_objects &&
+         bytes < options.batch_bytes) {
+    bytes += queue.front().object.bytes.size();
+    batch.push_back(std::move(queue.front().object));
+    queue.pop_front();
+  }
+}
+
+std::vector<SealedObject> Uploader::take_locked(std::uint64_t* first_number, bool* nodes) {
+  const bool push = flushing_ || bytes_in_flight_ >= options_.max_bytes_in_flight;
+  std::vector<SealedObject> batch;
+  if (!nodes_.empty() && !sending_nodes_ && (push || nodes_.size() >= options_.batch_objects)) {
+    std::uint64_t answered = next_number_;  // every chunk below this number has been answered
+    if (!chunks_.empty()) answered = std::min(answered, chunks_.front().number);
+    if (!sending_.empty()) answered = std::min(answered, *sending_.begin());
+    take_from(nodes_, answered, options_, batch);
+    *nodes = true;
+    if (!batch.empty()) return batch;
+  }
+  *nodes = false;
+  if (!chunks_.empty() &&
+      (push || chunk_bytes_ >= options_.batch_bytes || chunks_.size() >= options_.batch_objects)) {
+    *first_number = chunks_.front().number;
+    take_from(chunks_, next_number_, options_, batch);
+  }
+  return batch;
+}
+
 void Uploader::run() {
   std::unique_lock lock(mutex_);
   for (;;) {
-    const auto ready = [&] {
-      return queued_bytes_ >= options_.batch_bytes || queue_.size() >= options_.batch_objects ||
-             ((flushing_ || bytes_in_flight_ >= options_.max_bytes_in_flight) && !queue_.empty());
-    };
-    changed_.wait(lock, [&] { return stop_ || ready(); });
-    if (stop_) return;
+    std::uint64_t first_number = 0;
+    bool nodes = false;
     std::vector<SealedObject> batch;
+    changed_.wait(lock, [&] {
+      if (stop_) return true;
+      batch = take_locked(&first_number, &nodes);
+      return !batch.empty();
+    });
+    if (stop_) return;
     std::size_t bytes = 0;
-    while (!queue_.empty() && batch.size() < options_.batch_objects && bytes < options_.batch_bytes) {
-      bytes += queue_.front().bytes.size();
-      batch.push_back(std::move(queue_.front()));
-      queue_.pop_front();
-    }
-    queued_bytes_ -= bytes;
+    for (const SealedObject& object : batch) bytes += object.bytes.size();
     ++busy_;
+    if (nodes) {
+      sending_nodes_ = true;
+    } else {
+      chunk_bytes_ -= bytes;
+      sending_.insert(first_number);
+    }
     const bool failed = !failure_.ok();
     lock.unlock();
-    const Status status = failed ? ok_status() : send(batch);
+    const Status status = failed ? ok_status() : send(batch, nodes);
+    batch.clear();
     lock.lock();
     --busy_;
     bytes_in_flight_ -= bytes;
+    if (nodes) {
+      sending_nodes_ = false;
+    } else {
+      sending_.erase(sending_.find(first_number));
+    }
     if (!status.ok() && failure_.ok()) failure_ = status;
     changed_.notify_all();
   }
 }
 
-Status Uploader::send(std::vector<SealedObject>& batch) {
+Status Uploader::send(const std::vector<SealedObject>& batch, bool nodes) {
   std::vector<format::ObjectKey> keys;
   keys.reserve(batch.size());
   for (const SealedObject& object : batch) keys.push_back(object.ref.object_key());
@@ -102,6 +154,10 @@ Status Uploader::send(std::vector<SealedObject>& batch) {
   counts_.present += batch.size() - items.size();
   counts_.sent += items.size();
   counts_.sent_bytes += bytes;
+  if (nodes) {
+    counts_.sent_nodes += items.size();
+    counts_.sent_node_bytes += bytes;
+  }
   return ok_status();
 }
 

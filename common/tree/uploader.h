@@ -2,13 +2,16 @@
 //
 // Threads: add() may be called from many threads; it blocks while too much is in flight
 // (max_bytes_in_flight), which is the back-pressure for whoever cuts and seals. Ownership: remote
-// outlives it. Errors: the first failure is kept and returned by every later add() and by finish(). Durable on return
-// of finish(): nothing; the commit that follows makes it so.
+// outlives it. Order: a node is sent only when everything that was given before it has been
+// answered, so whoever gives children before parents has them stored in that order. Errors: the
+// first failure is kept and returned by every later add() and by finish(). Durable on return of
+// finish(): nothing; the commit that follows makes it so.
 #pragma once
 
 #include <condition_variable>
 #include <deque>
 #include <mutex>
+#include <set>
 #include <thread>
 #include <unordered_set>
 #include <vector>
@@ -27,11 +30,14 @@ struct UploadOptions {
 };
 
 struct UploadCounts {
-  std::uint64_t objects = 0;        // given
-  std::uint64_t repeated = 0;       // equal to one given before
-  std::uint64_t present = 0;        // the server had them
+  std::uint64_t objects = 0;   // given
+  std::uint64_t repeated = 0;  // equal to one given before
+  std::uint64_t present = 0;   // the server had them
   std::uint64_t sent = 0;
   std::uint64_t sent_bytes = 0;
+  std::uint64_t nodes = 0;       // of the objects: tree nodes
+  std::uint64_t sent_nodes = 0;  // of the sent
+  std::uint64_t sent_node_bytes = 0;
 };
 
 class Uploader {
@@ -45,8 +51,18 @@ class Uploader {
   UploadCounts counts();
 
  private:
+  struct Item {
+    std::uint64_t number = 0;  // in the order given
+    format::SealedObject object;
+  };
+  using Queue = std::deque<Item>;
+
   void run();
-  Status send(std::vector<format::SealedObject>& batch);
+  // What a thread can send now; empty: nothing.
+  std::vector<format::SealedObject> take_locked(std::uint64_t* first_number, bool* nodes);
+  static void take_from(Queue& queue, std::uint64_t below, const UploadOptions& options,
+                        std::vector<format::SealedObject>& batch);
+  Status send(const std::vector<format::SealedObject>& batch, bool nodes);
 
   contract::Remote& remote_;
   const ImageId image_;
@@ -54,9 +70,13 @@ class Uploader {
 
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<format::SealedObject> queue_;
-  std::size_t queued_bytes_ = 0;
-  std::size_t bytes_in_flight_ = 0;  // queued or being sent
+  std::uint64_t next_number_ = 0;
+  Queue chunks_;
+  Queue nodes_;
+  std::size_t chunk_bytes_ = 0;           // in chunks_
+  std::size_t bytes_in_flight_ = 0;       // queued or being sent
+  std::multiset<std::uint64_t> sending_;  // first number of each batch of chunks on its way
+  bool sending_nodes_ = false;            // one batch of nodes at a time
   unsigned busy_ = 0;
   bool flushing_ = false;
   bool stop_ = false;
