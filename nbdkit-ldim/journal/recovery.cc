@@ -1,0 +1,245 @@
+#include "nbdkit-ldim/journal/recovery.h"
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+
+#include "common/crypto/hash.h"
+
+namespace dims::ldim {
+
+using namespace journal_format;
+
+PackedRecord pack(const RecordBody& body, std::uint64_t file_offset, std::uint64_t segment) {
+  PackedRecord out;
+  out.order = body.order;
+  out.kind_offset = static_cast<std::uint64_t>(body.type) << 56 | body.offset;
+  out.count = static_cast<std::uint32_t>(body.count);
+  out.file_offset = static_cast<std::uint32_t>(file_offset);
+  out.segment = static_cast<std::uint32_t>(segment);
+  return out;
+}
+
+Digest first_chain(const JournalId& journal) {
+  return crypto::sha256({as_bytes("dims/journal-chain/1"), journal.view()});
+}
+
+namespace {
+
+constexpr char kDamageHint[] =
+    "nothing was changed; check the disk, copy the folder, then restore the file or salvage the journal to a branch";
+
+// Everything seen while examining a folder.
+struct Examination {
+  std::map<std::uint64_t, RecoveredSegment> candidates;  // by file number
+  std::vector<std::shared_ptr<JournalSegment>> loaded;
+  std::map<std::uint64_t, Error> bad_headers;  // of files with something in them
+  TrimState trimmed;
+  std::uint64_t synced_claim = 0;  // everything up to this order was synced once
+  std::string claimed_by;
+};
+
+void claim(Examination& seen, std::uint64_t order, const std::string& by) {
+  if (order <= seen.synced_claim) return;
+  seen.synced_claim = order;
+  seen.claimed_by = by;
+}
+
+template <typename T>
+T payload_as(const Bytes& payload) {
+  T value;
+  std::memcpy(&value, payload.data(), sizeof value);
+  return value;
+}
+
+// Reads the good records of one file. nullopt: no good start record.
+Result<std::optional<RecoveredSegment>> scan_segment(SegmentScanner& scanner, Examination& seen) {
+  const auto& segment = scanner.segment();
+  DIMS_ASSIGN(auto first, scanner.next());
+  if (!first || first->body.type != RecordType::kStart) return std::optional<RecoveredSegment>();
+  RecoveredSegment out;
+  out.segment = segment;
+  out.start = payload_as<StartPayload>(first->payload);
+  out.first_order = first->body.order;
+  out.first_epoch = first->body.epoch;
+  out.next_order = first->body.order + 1;
+  out.open_epoch = first->body.epoch;
+  out.end = scanner.position();
+  claim(seen, first->body.synced_order, segment->file().path());
+
+  crypto::Sha256 chain;
+  chain.update(out.start.chain.view());
+  chain.update(first->tag);
+  for (;;) {
+    DIMS_ASSIGN(const auto record, scanner.next());
+    if (!record) break;
+    const RecordBody& body = record->body;
+    if (body.order != out.next_order || body.epoch != out.open_epoch || body.type == RecordType::kStart) break;
+    if (body.type == RecordType::kSeal) {
+      const Digest digest = payload_as<SealPayload>(record->payload).chain;
+      if (!(chain.peek() == digest)) break;
+      out.seals.push_back({body.epoch, body.order, digest});
+      ++out.open_epoch;
+      chain = crypto::Sha256();
+      chain.update(digest.view());
+    } else {
+      out.records.push_back(pack(body, record->file_offset, segment->number()));
+    }
+    chain.update(record->tag);
+    claim(seen, body.synced_order, segment->file().path());
+    ++out.next_order;
+    out.end = scanner.position();
+  }
+  out.chain = chain.peek();
+  return std::optional<RecoveredSegment>(std::move(out));
+}
+
+// Good headers behind the end of what a scan accepted: they prove what was synced.
+Status collect_claims(SegmentScanner& scanner, std::uint64_t from, Examination& seen, std::uint64_t* seals) {
+  for (;;) {
+    DIMS_ASSIGN(const auto header, scanner.find_header(from));
+    if (!header) return ok_status();
+    claim(seen, header->body.synced_order,
+          scanner.segment()->file().path() + " at byte " + std::to_string(header->file_offset));
+    if (header->body.type == RecordType::kSeal) ++*seals;
+    from = header->file_offset + kAlign;
+  }
+}
+
+Status examine_file(io::FileSystem& fs, const JournalOptions& options, std::uint64_t number, Examination& seen,
+                    RecoveredJournal& out) {
+  const std::string path = segment_path(options.folder, number);
+  DIMS_ASSIGN(auto file, fs.open(path, io::OpenMode::kReadWrite));
+  DIMS_ASSIGN(const std::uint64_t bytes, file->size());
+  auto loaded = JournalSegment::load(file, number, options.machine, options.image, options.key);
+  if (!loaded.ok()) {
+    if (loaded.error().code != ErrorCode::kCorrupt) return loaded.error();
+    // The header is synced before the first record is written: without records, the file was being made.
+    SegmentScanner scanner(std::make_shared<JournalSegment>(file, FileHeader{}, Secret32{}));
+    DIMS_ASSIGN(const std::uint64_t used, scanner.used_end(kPageBytes));
+    if (used > kPageBytes) {
+      seen.bad_headers.emplace(number, loaded.error());
+      return ok_status();
+    }
+    out.garbage.push_back(number);
+    out.reusable_number = number;
+    out.reusable_bytes = bytes;
+    return ok_status();
+  }
+  const auto segment = std::move(loaded).value();
+  if (!seen.loaded.empty() && !(seen.loaded.front()->header().journal == segment->header().journal)) {
+    return make_error(ErrorCode::kInvalidArgument,
+                      "journal file " + path + " belongs to journal " + segment->header().journal.hex() +
+                          ", its neighbours to journal " + seen.loaded.front()->header().journal.hex(),
+                      "move the file that was put here by mistake out of the folder");
+  }
+  seen.loaded.push_back(segment);
+  claim(seen, segment->header().synced_at_creation, path + " (header)");
+  DIMS_ASSIGN(const auto slots, segment->read_trim_slots());
+  if (slots && slots->epoch > seen.trimmed.epoch) seen.trimmed = *slots;
+  DIMS_ASSIGN(const auto note, segment->read_note());
+  if (note) claim(seen, *note, path + " (sync note)");
+
+  SegmentScanner scanner(segment);
+  DIMS_ASSIGN(auto scanned, scan_segment(scanner, seen));
+  std::uint64_t end = kRecordsStart;
+  if (scanned) {
+    end = scanned->end;
+    if (scanned->start.trim.epoch > seen.trimmed.epoch) seen.trimmed = scanned->start.trim;
+    seen.candidates.emplace(number, std::move(*scanned));
+  }
+  DIMS_TRY(collect_claims(scanner, end, seen, &out.cut_seals));
+  if (end != kRecordsStart) return ok_status();
+  DIMS_ASSIGN(const std::uint64_t used, scanner.used_end(kPageBytes));
+  if (used == kPageBytes) {
+    out.reusable_number = number;
+    out.reusable_bytes = bytes;
+  }
+  return ok_status();
+}
+
+// The chain of files that ends in `last`, newest first; empty if a link does not hold.
+std::vector<std::uint64_t> linked_chain(const Examination& seen, std::uint64_t last) {
+  std::vector<std::uint64_t> chain;
+  for (std::uint64_t number = last;;) {
+    const RecoveredSegment& file = seen.candidates.at(number);
+    chain.push_back(number);
+    if (file.first_order <= seen.trimmed.order + 1) return chain;
+    const auto previous = seen.candidates.find(file.start.previous_number);
+    if (previous == seen.candidates.end() || previous->first >= number) return {};
+    const RecoveredSegment& before = previous->second;
+    if (before.next_order != file.first_order || before.open_epoch != file.first_epoch ||
+        before.end != file.start.previous_end || !(before.chain == file.start.chain)) {
+      return {};
+    }
+    number = previous->first;
+  }
+}
+
+Error damage(const Examination& seen, const std::vector<std::uint64_t>& chain, const std::string& folder) {
+  std::string message = "the journal in " + folder + " is damaged: ";
+  if (chain.empty()) {
+    message += "its first file is missing or damaged";
+  } else {
+    const RecoveredSegment& last = seen.candidates.at(chain.front());
+    message += "record " + std::to_string(last.next_order) + ", expected in " + last.segment->file().path() +
+               " at byte " + std::to_string(last.end) + " or in the next file, is missing or damaged";
+  }
+  message += ", but " + (seen.claimed_by.empty() ? "the trim mark" : seen.claimed_by) + " shows that records up to " +
+             std::to_string(std::max(seen.synced_claim, seen.trimmed.order)) + " were safely written";
+  return make_error(ErrorCode::kCorrupt, message, kDamageHint);
+}
+
+}  // namespace
+
+Result<RecoveredJournal> examine_journal(io::FileSystem& fs, const JournalOptions& options) {
+  RecoveredJournal out;
+  Examination seen;
+  DIMS_ASSIGN(const auto names, fs.list(options.folder));
+  std::vector<std::uint64_t> numbers;
+  for (const std::string& name : names) {
+    if (const auto number = segment_number(name)) numbers.push_back(*number);
+  }
+  for (const std::uint64_t number : numbers) DIMS_TRY(examine_file(fs, options, number, seen, out));
+  out.newest_number = numbers.empty() ? 0 : numbers.back();
+  if (!seen.bad_headers.empty()) {
+    Error error = seen.bad_headers.begin()->second;
+    error.hint = kDamageHint;
+    return error;
+  }
+  out.trimmed = seen.trimmed;
+  if (!seen.loaded.empty()) {
+    out.existed = true;
+    out.journal = seen.loaded.front()->header().journal;
+  }
+
+  // The newest file whose links hold down to what is trimmed.
+  std::vector<std::uint64_t> chain;
+  for (auto it = seen.candidates.rbegin(); it != seen.candidates.rend() && chain.empty(); ++it) {
+    chain = linked_chain(seen, it->first);
+  }
+  const std::uint64_t newest_order = chain.empty() ? 0 : seen.candidates.at(chain.front()).next_order - 1;
+  if (newest_order < seen.synced_claim || newest_order < seen.trimmed.order) return damage(seen, chain, options.folder);
+
+  for (const auto& segment : seen.loaded) {
+    const std::uint64_t number = segment->number();
+    if (std::find(chain.begin(), chain.end(), number) != chain.end()) continue;
+    out.garbage.push_back(number);
+    const auto cut = seen.candidates.find(number);
+    if (cut != seen.candidates.end() && !chain.empty() && number > chain.front()) {
+      out.cut_bytes += cut->second.end - kRecordsStart;
+      out.cut_seals += cut->second.seals.size();
+    }
+  }
+  if (out.reusable_number != out.newest_number) out.reusable_number = 0;
+  std::reverse(chain.begin(), chain.end());
+  for (const std::uint64_t number : chain) out.segments.push_back(std::move(seen.candidates.at(number)));
+  if (!out.segments.empty()) {
+    SegmentScanner tail(out.segments.back().segment);
+    DIMS_ASSIGN(const std::uint64_t used, tail.used_end(out.segments.back().end));
+    out.cut_bytes += used - out.segments.back().end;
+  }
+  return out;
+}
+
+}  // namespace dims::ldim

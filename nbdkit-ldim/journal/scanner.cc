@@ -1,0 +1,88 @@
+#include "nbdkit-ldim/journal/scanner.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace dims::ldim {
+
+using namespace journal_format;
+
+namespace {
+// The largest record fits with room to spare.
+constexpr std::size_t kWindowBytes = 2 * kMiB;
+static_assert(kMaxDataBytes + 300 * crypto::kTagBytes + sizeof(RecordHeader) < kWindowBytes);
+}  // namespace
+
+SegmentScanner::SegmentScanner(std::shared_ptr<JournalSegment> segment) : segment_(std::move(segment)) {}
+
+Result<ByteView> SegmentScanner::window(std::uint64_t at, std::size_t count) {
+  if (at < buffer_at_ || at + count > buffer_at_ + buffer_count_) {
+    // The window grows with use, for a journal with little in it shall open fast.
+    const std::size_t want = std::max(count, std::min(kWindowBytes, std::max<std::size_t>(64 * kKiB, buffer_.size() * 2)));
+    if (buffer_.size() < want) buffer_.resize(want);
+    buffer_at_ = at;
+    buffer_count_ = 0;
+    DIMS_ASSIGN(buffer_count_, segment_->file().read_some(at, MutByteView(buffer_).first(want)));
+  }
+  const std::size_t skip = static_cast<std::size_t>(at - buffer_at_);
+  if (skip >= buffer_count_) return ByteView{};
+  return ByteView(buffer_).subspan(skip, buffer_count_ - skip);
+}
+
+Result<std::optional<ScannedRecord>> SegmentScanner::next() {
+  std::optional<ScannedRecord> none;
+  DIMS_ASSIGN(ByteView bytes, window(position_, sizeof(RecordHeader)));
+  if (bytes.size() < sizeof(RecordHeader)) return none;
+  RecordHeader header;
+  std::memcpy(&header, bytes.data(), sizeof header);
+  const auto body = segment_->open_header(header, position_);
+  if (!body) return none;
+  DIMS_ASSIGN(bytes, window(position_, body->total_bytes));
+  if (bytes.size() < body->total_bytes) return none;
+  ScannedRecord record;
+  record.body = *body;
+  record.file_offset = position_;
+  record.tag = header.tag;
+  if (body->type == RecordType::kSeal || body->type == RecordType::kStart) record.payload.resize(body->count);
+  if (!segment_->open_body(*body, position_, bytes, record.payload)) return none;
+  position_ += body->total_bytes;
+  return std::optional<ScannedRecord>(std::move(record));
+}
+
+Result<std::optional<ScannedRecord>> SegmentScanner::find_header(std::uint64_t from) {
+  from = std::max(round_up(from, kAlign), kRecordsStart);
+  for (;;) {
+    DIMS_ASSIGN(const ByteView bytes, window(from, sizeof(RecordHeader)));
+    if (bytes.size() < sizeof(RecordHeader)) return std::optional<ScannedRecord>();
+    std::size_t at = 0;
+    for (; at + sizeof(RecordHeader) <= bytes.size(); at += kAlign) {
+      if (std::memcmp(bytes.data() + at, kRecordMagic.data(), kRecordMagic.size()) != 0) continue;
+      RecordHeader header;
+      std::memcpy(&header, bytes.data() + at, sizeof header);
+      const auto body = segment_->open_header(header, from + at);
+      if (!body) continue;
+      ScannedRecord record;
+      record.body = *body;
+      record.file_offset = from + at;
+      record.tag = header.tag;
+      return std::optional<ScannedRecord>(std::move(record));
+    }
+    from += at;
+  }
+}
+
+Result<std::uint64_t> SegmentScanner::used_end(std::uint64_t from) {
+  std::uint64_t end = from;
+  for (;;) {
+    DIMS_ASSIGN(ByteView bytes, window(from, 1));
+    if (bytes.empty()) return end;
+    const std::uint64_t next = from + bytes.size();
+    if (!is_all_zero(bytes)) {
+      while (bytes.back() == 0) bytes = bytes.first(bytes.size() - 1);
+      end = from + bytes.size();
+    }
+    from = next;
+  }
+}
+
+}  // namespace dims::ldim

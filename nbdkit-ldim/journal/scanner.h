@@ -1,0 +1,48 @@
+// Reads a journal file front to back: the next good record, or the place where none is; and looks for
+// good records behind such a place. Used by recovery, and by whoever salvages a damaged journal.
+//
+// Threads: one owner at a time. Ownership: shares the segment. Units: bytes. Errors: kIo when the file
+// cannot be read; bytes that fail a check are no error but the end of the scan.
+#pragma once
+
+#include <memory>
+#include <optional>
+
+#include "nbdkit-ldim/journal/segment.h"
+
+namespace dims::ldim {
+
+struct ScannedRecord {
+  journal_format::RecordBody body;
+  std::uint64_t file_offset = 0;
+  crypto::Tag tag{};  // of the header: what the chain is made of
+  Bytes payload;      // opened; seal and start records only
+};
+
+class SegmentScanner {
+ public:
+  explicit SegmentScanner(std::shared_ptr<JournalSegment> segment);
+
+  // The record at position(), with every block verified; nullopt if there is none or it is damaged.
+  // Moves position() behind it.
+  Result<std::optional<ScannedRecord>> next();
+  // From `from` on, the first header that opens (its blocks are not looked at).
+  Result<std::optional<ScannedRecord>> find_header(std::uint64_t from);
+  // Behind the last byte of [from, end of file) that is not zero; `from` if all are.
+  Result<std::uint64_t> used_end(std::uint64_t from);
+
+  std::uint64_t position() const { return position_; }
+  const std::shared_ptr<JournalSegment>& segment() const { return segment_; }
+
+ private:
+  // At least `count` bytes at `at`, or what the file has. The view lasts until the next call.
+  Result<ByteView> window(std::uint64_t at, std::size_t count);
+
+  std::shared_ptr<JournalSegment> segment_;
+  std::uint64_t position_ = journal_format::kRecordsStart;
+  Bytes buffer_;
+  std::uint64_t buffer_at_ = 0;
+  std::size_t buffer_count_ = 0;
+};
+
+}  // namespace dims::ldim

@@ -1,0 +1,1 @@
+dims_test(test_journal SOURCES journal_test.cc DEPS ldim_journal)
