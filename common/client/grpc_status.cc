@@ -1,0 +1,131 @@
+#include "common/client/grpc_status.h"
+
+namespace dims::client {
+namespace {
+
+ErrorCode code_of_name(std::string_view name) {
+  for (int i = static_cast<int>(ErrorCode::kInvalidArgument);
+       i <= static_cast<int>(ErrorCode::kInternal); ++i) {
+    const auto code = static_cast<ErrorCode>(i);
+    if (error_code_name(code) == name) return code;
+  }
+  return ErrorCode::kInternal;  // a code of a newer server; its message still says what happened
+}
+
+ErrorCode code_of(const grpc::Status& status) {
+  switch (status.error_code()) {
+    case grpc::StatusCode::INVALID_ARGUMENT:
+    case grpc::StatusCode::OUT_OF_RANGE:
+      return ErrorCode::kInvalidArgument;
+    case grpc::StatusCode::NOT_FOUND:
+      return ErrorCode::kNotFound;
+    case grpc::StatusCode::ALREADY_EXISTS:
+      return ErrorCode::kAlreadyExists;
+    case grpc::StatusCode::PERMISSION_DENIED:
+    case grpc::StatusCode::UNAUTHENTICATED:
+      return ErrorCode::kPermissionDenied;
+    case grpc::StatusCode::RESOURCE_EXHAUSTED:
+      return ErrorCode::kResourceExhausted;
+    case grpc::StatusCode::FAILED_PRECONDITION:
+    case grpc::StatusCode::ABORTED:
+      return ErrorCode::kConflict;
+    case grpc::StatusCode::UNIMPLEMENTED:
+      return ErrorCode::kUnsupported;
+    case grpc::StatusCode::DATA_LOSS:
+      return ErrorCode::kCorrupt;
+    case grpc::StatusCode::DEADLINE_EXCEEDED:
+      return ErrorCode::kDeadlineExceeded;
+    case grpc::StatusCode::UNAVAILABLE:
+    // Whoever cancels on this side knows it did; else the server ended the call because it goes
+    // away.
+    case grpc::StatusCode::CANCELLED:
+      return ErrorCode::kUnavailable;
+    case grpc::StatusCode::INTERNAL:
+      // The transport's word for a stream that the other side threw away.
+      return status.error_message().find("RST_STREAM") != std::string::npos
+                 ? ErrorCode::kUnavailable
+                 : ErrorCode::kInternal;
+    default:
+      return ErrorCode::kInternal;
+  }
+}
+
+grpc::StatusCode status_code_of(ErrorCode code) {
+  switch (code) {
+    case ErrorCode::kInvalidArgument:
+      return grpc::StatusCode::INVALID_ARGUMENT;
+    case ErrorCode::kNotFound:
+      return grpc::StatusCode::NOT_FOUND;
+    case ErrorCode::kAlreadyExists:
+      return grpc::StatusCode::ALREADY_EXISTS;
+    case ErrorCode::kPermissionDenied:
+      return grpc::StatusCode::PERMISSION_DENIED;
+    case ErrorCode::kCorrupt:
+      return grpc::StatusCode::DATA_LOSS;
+    case ErrorCode::kUnavailable:
+      return grpc::StatusCode::UNAVAILABLE;
+    case ErrorCode::kConflict:
+      return grpc::StatusCode::ABORTED;
+    case ErrorCode::kWrongKey:
+    case ErrorCode::kLeaseHeld:
+    case ErrorCode::kStaleLease:
+    case ErrorCode::kMissingObjects:
+    case ErrorCode::kOtherHistory:
+      return grpc::StatusCode::FAILED_PRECONDITION;
+    case ErrorCode::kNoSpace:
+    case ErrorCode::kResourceExhausted:
+      return grpc::StatusCode::RESOURCE_EXHAUSTED;
+    case ErrorCode::kUnsupported:
+      return grpc::StatusCode::UNIMPLEMENTED;
+    case ErrorCode::kCancelled:
+      return grpc::StatusCode::CANCELLED;
+    case ErrorCode::kDeadlineExceeded:
+      return grpc::StatusCode::DEADLINE_EXCEEDED;
+    case ErrorCode::kIo:
+    case ErrorCode::kInternal:
+      return grpc::StatusCode::INTERNAL;
+  }
+  return grpc::StatusCode::INTERNAL;
+}
+
+std::string hint_of(ErrorCode code) {
+  switch (code) {
+    case ErrorCode::kUnavailable:
+      return "it is tried again; check that the server runs and can be reached";
+    case ErrorCode::kUnsupported:
+      return "client and server are of different versions: update the older one";
+    default:
+      return {};
+  }
+}
+
+}  // namespace
+
+Error from_detail(const v1::ErrorDetail& detail) {
+  return Error{code_of_name(detail.code()), detail.message(), detail.hint(), detail.holder()};
+}
+
+v1::ErrorDetail to_detail(const Error& error) {
+  v1::ErrorDetail detail;
+  detail.set_code(std::string(error_code_name(error.code)));
+  detail.set_message(error.message);
+  detail.set_hint(error.hint);
+  detail.set_holder(error.holder);
+  return detail;
+}
+
+Error from_grpc(const grpc::Status& status, const std::string& where) {
+  v1::ErrorDetail detail;
+  if (!status.error_details().empty() && detail.ParseFromString(status.error_details()) &&
+      !detail.code().empty()) {
+    return from_detail(detail);
+  }
+  const ErrorCode code = code_of(status);
+  return make_error(code, "server " + where + ": " + status.error_message(), hint_of(code));
+}
+
+grpc::Status to_grpc(const Error& error) {
+  return {status_code_of(error.code), error.message, to_detail(error).SerializeAsString()};
+}
+
+}  // namespace dims::client

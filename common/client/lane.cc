@@ -1,0 +1,37 @@
+#include "common/client/lane.h"
+
+#include "common/client/channel.h"
+
+namespace dims::client {
+
+Lane::Lane(const std::string& target)
+    : channel_(make_channel(target)), stub_(v1::Dims::NewStub(channel_)), thread_([this] {
+        void* tag = nullptr;
+        bool ok = false;
+        while (queue_.Next(&tag, &ok)) {
+          const std::shared_ptr<void> given_up = (*static_cast<Completion*>(tag))(ok);
+        }
+      }) {}
+
+Lane::~Lane() {
+  {
+    std::unique_lock lock(mutex_);
+    idle_.wait(lock, [&] { return activities_ == 0; });
+  }
+  queue_.Shutdown();
+  thread_.join();
+}
+
+bool Lane::connected() { return channel_->GetState(false) == GRPC_CHANNEL_READY; }
+
+Lane::Activity::Activity(Lane& lane) : lane_(lane) {
+  std::lock_guard lock(lane_.mutex_);
+  ++lane_.activities_;
+}
+
+Lane::Activity::~Activity() {
+  std::lock_guard lock(lane_.mutex_);
+  if (--lane_.activities_ == 0) lane_.idle_.notify_all();
+}
+
+}  // namespace dims::client

@@ -1,0 +1,385 @@
+#include "common/client/remote.h"
+
+#include "common/base/clock.h"
+#include "common/client/channel.h"
+#include "common/client/convert.h"
+
+namespace dims::client {
+
+using namespace contract;  // NOLINT: this file speaks of nothing else
+using Stub = v1::Dims::Stub;
+
+namespace {
+
+constexpr std::uint32_t kProtocol = 1;
+constexpr std::uint32_t kImagesPerPage = 500;
+constexpr std::size_t kRequestsInFlightDefault = 64;
+constexpr std::size_t kMessageOverhead = 64 * 1024;  // keys and framing beside the objects of a put
+
+Error cancelled() { return make_error(ErrorCode::kCancelled, "the connection was shut down"); }
+
+std::string fresh_key() {
+  return std::string(as_text(system_random().id<Id<struct IdempotencyKeyTag, 16>>().view()));
+}
+
+}  // namespace
+
+GrpcRemote::GrpcRemote(ClientOptions options, const std::string& target)
+    : options_(std::move(options)),
+      budget_(std::make_shared<ByteBudget>(options_.put_bytes_in_flight_max)),
+      demand_(std::make_unique<Lane>(target)),
+      bulk_(std::make_unique<Lane>(target)),
+      demand_transfer_(*demand_, options_.address, budget_, counters_),
+      bulk_transfer_(*bulk_, options_.address, budget_, counters_),
+      watches_(*demand_, options_.address) {}
+
+GrpcRemote::~GrpcRemote() {
+  shutdown();
+  // The lanes wait for their last operation, which reports to the streams: lanes first.
+  demand_.reset();
+  bulk_.reset();
+}
+
+void GrpcRemote::shutdown() {
+  calls_.cancel_all();
+  budget_->shutdown();
+  demand_transfer_.shutdown();
+  bulk_transfer_.shutdown();
+  watches_.shutdown();
+}
+
+Error GrpcRemote::failed(const grpc::Status& status) {
+  if (calls_.down()) return cancelled();
+  Error error = from_grpc(status, options_.address);
+  note(error);
+  return error;
+}
+
+void GrpcRemote::note(const Error& error) {
+  if (error.code != ErrorCode::kUnavailable) return;
+  std::lock_guard lock(hello_mutex_);
+  known_.reset();
+}
+
+Status GrpcRemote::noted(Status status) {
+  if (!status.ok()) note(status.error());
+  return status;
+}
+
+template <typename Request, typename Reply>
+Result<Reply> GrpcRemote::ask(grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&,
+                                                           Reply*),
+                              const Request& request) {
+  grpc::ClientContext context;
+  CallRegistry::Scope scope(calls_, context);
+  Reply reply;
+  const grpc::Status status = (demand_->stub().*method)(&context, request, &reply);
+  if (!status.ok()) return failed(status);
+  return reply;
+}
+
+template <typename Request, typename Reply>
+Result<Reply> GrpcRemote::call(grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&,
+                                                            Reply*),
+                               const Request& request) {
+  DIMS_TRY(known());
+  return ask(method, request);
+}
+
+Result<GrpcRemote::Known> GrpcRemote::say_hello() {
+  v1::HelloRequest request;
+  request.set_protocol(kProtocol);
+  put_id(options_.machine, request.mutable_machine());
+  request.set_machine_name(options_.machine_name);
+  put_id(options_.session, request.mutable_session());
+  DIMS_ASSIGN(const v1::HelloReply reply, ask(&Stub::Hello, request));
+  if (reply.protocol() != kProtocol) {
+    return make_error(ErrorCode::kUnsupported,
+                      "server " + options_.address + " speaks protocol " +
+                          std::to_string(reply.protocol()) + ", this program " +
+                          std::to_string(kProtocol),
+                      "update the older of client and server");
+  }
+  Known known;
+  DIMS_TRY(take_id(reply.generation(), "generation", known.info.generation));
+  known.info.version = reply.server_version();
+  known.info.max_objects_per_request = reply.limits().max_objects_per_request();
+  known.info.max_message_bytes = reply.limits().max_message_bytes();
+  const auto at_most = [](std::size_t wanted, std::size_t limit) {
+    return limit == 0 ? wanted : std::min(wanted, limit);
+  };
+  known.limits.keys =
+      at_most(std::max(options_.keys_per_request, 1U), known.info.max_objects_per_request);
+  const std::size_t message = known.info.max_message_bytes;
+  known.limits.put_bytes =
+      at_most(static_cast<std::size_t>(options_.put_request_bytes),
+              message > kMessageOverhead ? message - kMessageOverhead : message);
+  known.limits.in_flight_per_call = std::max(options_.requests_in_flight_per_call, 1U);
+  const std::size_t in_flight =
+      at_most(kRequestsInFlightDefault, reply.limits().max_requests_in_flight());
+  demand_transfer_.set_requests_in_flight(in_flight);
+  bulk_transfer_.set_requests_in_flight(in_flight);
+  spdlog::info("connected to {} (version {}, generation {})", options_.address, known.info.version,
+               known.info.generation.short_hex());
+  return known;
+}
+
+Result<GrpcRemote::Known> GrpcRemote::known() {
+  std::unique_lock lock(hello_mutex_);
+  if (calls_.down()) return cancelled();
+  if (known_) return *known_;
+  if (hello_running_) {
+    const std::uint64_t round = hello_round_;
+    hello_done_.wait(lock, [&] { return hello_round_ != round; });
+    return *last_hello_;
+  }
+  hello_running_ = true;
+  lock.unlock();
+  Result<Known> answer = say_hello();
+  lock.lock();
+  hello_running_ = false;
+  ++hello_round_;
+  if (answer.ok()) known_ = *answer;
+  last_hello_ = answer;
+  hello_done_.notify_all();
+  return answer;
+}
+
+Result<ServerInfo> GrpcRemote::hello() {
+  {
+    std::lock_guard lock(hello_mutex_);
+    known_.reset();
+  }
+  DIMS_ASSIGN(const Known now, known());
+  return now.info;
+}
+
+Result<ImageInfo> GrpcRemote::create_image(const ImageInfo& image) {
+  DIMS_ASSIGN(const v1::Image reply, call(&Stub::CreateImage, to_proto(image)));
+  return from_proto(reply);
+}
+
+Result<ImageInfo> GrpcRemote::find_image(const std::string& name) {
+  v1::GetImageRequest request;
+  request.set_name(name);
+  DIMS_ASSIGN(const v1::Image reply, call(&Stub::GetImage, request));
+  return from_proto(reply);
+}
+
+Result<ImageInfo> GrpcRemote::get_image(const ImageId& id) {
+  v1::GetImageRequest request;
+  put_id(id, request.mutable_id());
+  DIMS_ASSIGN(const v1::Image reply, call(&Stub::GetImage, request));
+  return from_proto(reply);
+}
+
+Result<std::vector<ImageInfo>> GrpcRemote::list_images() {
+  std::vector<ImageInfo> images;
+  v1::ListImagesRequest request;
+  request.set_limit(kImagesPerPage);
+  for (;;) {
+    DIMS_ASSIGN(const v1::ListImagesReply reply, call(&Stub::ListImages, request));
+    for (const v1::Image& image : reply.images()) {
+      DIMS_ASSIGN(ImageInfo info, from_proto(image));
+      images.push_back(std::move(info));
+    }
+    if (!reply.more() || reply.images().empty()) return images;
+    request.set_after_name(images.back().name);
+  }
+}
+
+Status GrpcRemote::remove_image(const ImageId& id) {
+  v1::RemoveImageRequest request;
+  put_id(id, request.mutable_id());
+  request.set_idempotency_key(fresh_key());
+  DIMS_TRY(call(&Stub::RemoveImage, request));
+  return ok_status();
+}
+
+Result<VersionInfo> GrpcRemote::get_version(const ImageId& image, const VersionId& version,
+                                            std::uint64_t sequence) {
+  v1::GetVersionRequest request;
+  put_id(image, request.mutable_image());
+  put_id(version, request.mutable_version());
+  request.set_sequence(sequence);
+  DIMS_ASSIGN(const v1::Version reply, call(&Stub::GetVersion, request));
+  DIMS_ASSIGN(VersionInfo info, from_proto(reply));
+  if ((!version.is_zero() && !(info.id == version)) ||
+      (sequence != 0 && info.record.sequence != sequence)) {
+    return make_error(ErrorCode::kCorrupt,
+                      "server " + options_.address + " answered with another version than asked");
+  }
+  return info;
+}
+
+Result<std::vector<VersionInfo>> GrpcRemote::list_versions(const ImageId& image,
+                                                           std::uint32_t limit) {
+  DIMS_TRY(known());
+  v1::ListVersionsRequest request;
+  put_id(image, request.mutable_image());
+  request.set_limit(limit);
+  grpc::ClientContext context;
+  CallRegistry::Scope scope(calls_, context);
+  const auto reader = demand_->stub().ListVersions(&context, request);
+  std::vector<VersionInfo> versions;
+  std::optional<Error> bad;
+  v1::Version version;
+  while (reader->Read(&version)) {
+    if (bad) continue;
+    Result<VersionInfo> info = from_proto(version);
+    if (info.ok()) {
+      versions.push_back(*std::move(info));
+    } else {
+      bad = info.error();
+      context.TryCancel();
+    }
+  }
+  const grpc::Status status = reader->Finish();
+  if (bad) return *bad;
+  if (!status.ok()) return failed(status);
+  return versions;
+}
+
+Result<SessionAnswer> GrpcRemote::open_session(const SessionRequest& session) {
+  v1::OpenSessionRequest request;
+  put_id(session.image, request.mutable_image());
+  put_id(session.session, request.mutable_session());
+  put_id(session.machine, request.mutable_machine());
+  request.set_machine_name(session.machine_name);
+  request.set_mode(session.mode);
+  put_id(session.base, request.mutable_base());
+  put_id(session.journal, request.mutable_journal());
+  DIMS_ASSIGN(const v1::OpenSessionReply reply, call(&Stub::OpenSession, request));
+  return from_proto(reply);
+}
+
+Status GrpcRemote::close_session(const ImageId& image, const SessionId& session) {
+  v1::CloseSessionRequest request;
+  put_id(image, request.mutable_image());
+  put_id(session, request.mutable_session());
+  DIMS_TRY(call(&Stub::CloseSession, request));
+  return ok_status();
+}
+
+Result<LeaseGrant> GrpcRemote::acquire_lease(const LeaseRequest& lease) {
+  v1::AcquireLeaseRequest request;
+  put_id(lease.image, request.mutable_image());
+  put_id(lease.session, request.mutable_session());
+  put_id(lease.machine, request.mutable_machine());
+  request.set_machine_name(lease.machine_name);
+  request.set_idempotency_key(fresh_key());
+  request.set_take_over(lease.take_over);
+  DIMS_ASSIGN(const v1::Lease reply, call(&Stub::AcquireLease, request));
+  return from_proto(reply);
+}
+
+Result<LeaseGrant> GrpcRemote::renew_lease(const ImageId& image, const LeaseGrant& lease) {
+  v1::RenewLeaseRequest request;
+  put_id(image, request.mutable_image());
+  put_id(lease.lease, request.mutable_lease());
+  request.set_token(lease.token);
+  DIMS_ASSIGN(const v1::Lease reply, call(&Stub::RenewLease, request));
+  return from_proto(reply);
+}
+
+Status GrpcRemote::release_lease(const ImageId& image, const LeaseGrant& lease) {
+  v1::ReleaseLeaseRequest request;
+  put_id(image, request.mutable_image());
+  put_id(lease.lease, request.mutable_lease());
+  request.set_token(lease.token);
+  DIMS_TRY(call(&Stub::ReleaseLease, request));
+  return ok_status();
+}
+
+Result<CommitAnswer> GrpcRemote::commit(const CommitOrder& order) {
+  v1::CommitRequest request;
+  put_id(order.image, request.mutable_image());
+  put_id(order.lease, request.mutable_lease());
+  request.set_token(order.token);
+  put_id(order.parent, request.mutable_parent());
+  request.set_record(order.record.data(), order.record.size());
+  DIMS_ASSIGN(const v1::CommitReply reply, call(&Stub::Commit, request));
+  return from_proto(reply);
+}
+
+Status GrpcRemote::get(const ImageId& image, std::span<const format::ObjectKey> keys,
+                       Priority priority, const GetSink& sink) {
+  DIMS_ASSIGN(const Known server, known());
+  return noted(transfer(priority).get(server.limits, image, keys, priority, sink));
+}
+
+Result<std::vector<bool>> GrpcRemote::has(const ImageId& image,
+                                          std::span<const format::ObjectKey> keys) {
+  DIMS_ASSIGN(const Known server, known());
+  auto present = bulk_transfer_.has(server.limits, image, keys);
+  if (!present.ok()) note(present.error());
+  return present;
+}
+
+Result<std::uint64_t> GrpcRemote::put(const ImageId& image, std::span<const PutItem> items,
+                                      Priority priority) {
+  DIMS_ASSIGN(const Known server, known());
+  auto stored = transfer(priority).put(server.limits, image, items, priority);
+  if (!stored.ok()) note(stored.error());
+  return stored;
+}
+
+Status GrpcRemote::diff(const ImageId& image, const VersionId& old_version,
+                        const VersionId& new_version, const DiffSink& sink) {
+  DIMS_TRY(known());
+  v1::DiffRequest request;
+  put_id(image, request.mutable_image());
+  put_id(old_version, request.mutable_old_version());
+  put_id(new_version, request.mutable_new_version());
+  grpc::ClientContext context;
+  CallRegistry::Scope scope(calls_, context);
+  // On the bulk lane: the nodes of a large image are many megabytes.
+  const auto reader = bulk_->stub().Diff(&context, request);
+  Status outcome;
+  v1::DiffReply reply;
+  while (reader->Read(&reply)) {
+    if (!outcome.ok()) continue;
+    Result<DiffPart> part = from_proto(reply);
+    if (!part.ok()) {
+      outcome = part.error();
+    } else if (!sink(*std::move(part))) {
+      outcome = make_error(ErrorCode::kCancelled, "the caller has seen enough");
+    }
+    if (!outcome.ok()) context.TryCancel();
+  }
+  const grpc::Status status = reader->Finish();
+  if (!outcome.ok()) return outcome;
+  if (!status.ok()) return failed(status);
+  return ok_status();
+}
+
+Result<std::unique_ptr<EventStream>> GrpcRemote::watch(const std::vector<ImageId>& images,
+                                                       const SessionId& session) {
+  DIMS_TRY(known());
+  v1::WatchRequest request;
+  for (const ImageId& image : images) put_id(image, request.add_images());
+  put_id(session, request.mutable_session());
+  return watches_.open(request);
+}
+
+Result<RemoteStoreInfo> GrpcRemote::store_info() {
+  DIMS_ASSIGN(const v1::StoreInfoReply reply, call(&Stub::StoreInfo, v1::StoreInfoRequest()));
+  return from_proto(reply);
+}
+
+RemoteCounters GrpcRemote::counters() {
+  RemoteCounters out;
+  out.bytes_received = counters_.bytes_received;
+  out.bytes_sent = counters_.bytes_sent;
+  out.objects_received = counters_.objects_received;
+  out.objects_sent = counters_.objects_sent;
+  out.connected = demand_->connected();
+  return out;
+}
+
+Result<std::unique_ptr<Remote>> connect(const ClientOptions& options) {
+  DIMS_ASSIGN(const std::string target, grpc_target(options.address));
+  return std::unique_ptr<Remote>(std::make_unique<GrpcRemote>(options, target));
+}
+
+}  // namespace dims::client
