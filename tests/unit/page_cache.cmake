@@ -1,3 +1,4 @@
 dims_test(test_page_cache
-  SOURCES page_cache_test.cc
+  SOURCES page_cache_test.cc page_cache_damage_test.cc page_cache_format_test.cc
   DEPS ldim_cache)
+target_compile_definitions(test_page_cache PRIVATE DIMS_GOLDEN_FOLDER="${CMAKE_CURRENT_LIST_DIR}/golden")
