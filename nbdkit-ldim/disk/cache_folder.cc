@@ -1,0 +1,154 @@
+#include "nbdkit-ldim/disk/cache_folder.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <map>
+
+#include "common/base/wire.h"
+#include "common/crypto/aead.h"
+#include "common/io/errno_map.h"
+
+namespace dims::ldim {
+namespace {
+
+constexpr std::string_view kFirstLine = "dims-cache 1";
+
+std::string encode_identity(const FolderIdentity& identity) {
+  std::string body(kFirstLine);
+  body += "\nmachine = " + identity.machine.hex() + "\nimage = " + identity.image.hex() +
+          "\nkey-check = " + identity.key_check.hex() + "\n";
+  return body + "check = " + to_hex(crypto::sha256(as_bytes(body)).view().first(8)) + "\n";
+}
+
+Result<FolderIdentity> decode_identity(std::string_view text, const std::string& path) {
+  const auto corrupt = [&] {
+    return make_error(ErrorCode::kCorrupt, path + " is damaged", "use another cache folder, or remove this one if it holds no unsent writes");
+  };
+  if (text.substr(0, 11) == "dims-cache " && text.substr(0, text.find('\n')) != kFirstLine) {
+    return make_error(ErrorCode::kUnsupported, path + " has an unknown format", "update this program");
+  }
+  FolderIdentity identity;
+  const auto field = [&]<typename IdType>(std::string_view name, IdType& out) {
+    const std::string key = "\n" + std::string(name) + " = ";
+    const auto at = text.find(key);
+    if (at == std::string_view::npos) return false;
+    const auto value = IdType::from_hex_text(text.substr(at + key.size(), IdType::kBytes * 2));
+    if (value) out = *value;
+    return value.has_value();
+  };
+  if (!field("machine", identity.machine) || !field("image", identity.image) || !field("key-check", identity.key_check) ||
+      encode_identity(identity) != text) {
+    return corrupt();
+  }
+  return identity;
+}
+
+Bytes keys_ad(const FolderIdentity& identity) {
+  Bytes ad;
+  Writer w(ad);
+  w.raw(as_bytes("dims/cache-keys/1"));
+  w.id(identity.machine);
+  w.id(identity.image);
+  return ad;
+}
+
+}  // namespace
+
+Result<std::optional<FolderIdentity>> read_identity(io::FileSystem& fs, const std::string& folder) {
+  const std::string path = folder + "/identity";
+  DIMS_ASSIGN(const bool there, fs.exists(path));
+  if (!there) return std::optional<FolderIdentity>{};
+  DIMS_ASSIGN(const Bytes text, io::read_file(fs, path, 4096));
+  DIMS_ASSIGN(const FolderIdentity identity, decode_identity(as_text(text), path));
+  return std::optional<FolderIdentity>{identity};
+}
+
+Result<FolderIdentity> prepare_folder(io::FileSystem& fs, const std::string& folder, const ImageId& image,
+                                      const format::KeyFile& key, Random& random) {
+  DIMS_TRY(fs.make_folder(folder));
+  DIMS_ASSIGN(const auto known, read_identity(fs, folder));
+  if (known) {
+    if (!(known->image == image)) {
+      return make_error(ErrorCode::kInvalidArgument,
+                        "cache folder " + folder + " belongs to another image (id " + known->image.hex() + ", not " + image.hex() + ")",
+                        "give each image a cache folder of its own");
+    }
+    if (!(known->key_check == key.key_check(image))) {
+      return make_error(ErrorCode::kWrongKey, "the key file does not belong to cache folder " + folder,
+                        "use the key file that the image was imported with");
+    }
+    return *known;
+  }
+  DIMS_ASSIGN(const auto names, fs.list(folder));
+  for (const std::string& name : names) {
+    if (name != "lock" && name != "control.sock" && name != "machine-secret" && name != "identity.new") {
+      return make_error(ErrorCode::kInvalidArgument, "cache folder " + folder + " holds other files (" + name + ")",
+                        "give LDIM a folder of its own");
+    }
+  }
+  FolderIdentity identity{random.id<MachineId>(), image, key.key_check(image)};
+  DIMS_TRY(io::replace_file(fs, folder + "/machine-secret", random.id<Secret32>().view()));
+  DIMS_TRY(io::replace_file(fs, folder + "/identity", as_bytes(encode_identity(identity))));
+  return identity;
+}
+
+Result<FolderKeys> open_folder_keys(io::FileSystem& fs, const std::string& folder, const FolderIdentity& identity,
+                                    const format::KeyFile& key, Random& random) {
+  DIMS_ASSIGN(const Bytes secret_bytes, io::read_file(fs, folder + "/machine-secret", 32));
+  const auto secret = Secret32::from_view(secret_bytes);
+  if (!secret) return make_error(ErrorCode::kCorrupt, folder + "/machine-secret is damaged");
+  const Secret32 local = crypto::prf(key.local_key(), "local", {secret->view()});
+  const std::string path = folder + "/keys";
+  FolderKeys keys;
+  keys.state = crypto::prf(key.local_key(), "state", {secret->view(), identity.image.view()});
+  DIMS_ASSIGN(const bool there, fs.exists(path));
+  if (!there) {
+    keys.journal = random.id<Secret32>();
+    keys.pages = random.id<Secret32>();
+    Bytes plain;
+    Writer w(plain);
+    w.id(keys.journal);
+    w.id(keys.pages);
+    DIMS_TRY(io::replace_file(fs, path, crypto::wrap(local, keys_ad(identity), plain, random)));
+    crypto::wipe(plain);
+    return keys;
+  }
+  DIMS_ASSIGN(const Bytes wrapped, io::read_file(fs, path, 4096));
+  auto plain = crypto::unwrap(local, keys_ad(identity), wrapped);
+  if (!plain || plain->size() != 64) {
+    return make_error(ErrorCode::kCorrupt, path + " is damaged or was copied from another machine",
+                      "without it the journal in this folder cannot be read; restore the file");
+  }
+  Reader r(*plain);
+  keys.journal = r.id<Secret32>();
+  keys.pages = r.id<Secret32>();
+  crypto::wipe(*plain);
+  return keys;
+}
+
+Result<std::unique_ptr<FolderLock>> FolderLock::take(const std::string& folder) {
+  const std::string path = folder + "/lock";
+  const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  if (fd < 0) return io::errno_error(errno, "cannot open", path);
+  if (::flock(fd, LOCK_EX | LOCK_NB) != 0) {
+    ::close(fd);
+    return make_error(ErrorCode::kConflict, "cache folder " + folder + " is in use by another LDIM",
+                      "stop that nbdkit first, or use another cache folder");
+  }
+  return std::unique_ptr<FolderLock>(new FolderLock(fd));
+}
+
+FolderLock::~FolderLock() { ::close(fd_); }
+
+std::string host_boot_id() {
+  auto text = io::posix_file_system().open("/proc/sys/kernel/random/boot_id", io::OpenMode::kReadOnly);
+  if (!text.ok()) return {};
+  Bytes buffer(36);
+  const auto n = (*text)->read_some(0, buffer);
+  return n.ok() ? std::string(as_text(ByteView(buffer).first(*n))) : std::string();
+}
+
+}  // namespace dims::ldim

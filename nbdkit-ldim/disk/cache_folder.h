@@ -1,0 +1,64 @@
+// The cache folder of one image on one machine: who it belongs to, its keys and its lock
+// (docs/formats/cache-folder.md).
+//
+//   identity         plain text: format, machine id, image id, key check
+//   machine-secret   32 random bytes (0600)
+//   keys             J and P, wrapped under the user's key and the machine's secret
+//   state            base record and session (writeback/state_file.h)
+//   journal/ cache/  segments
+//   lock             held by the process that serves the folder
+//   control.sock     for ldim
+//
+// Threads: open() once; then values. Errors: kWrongKey before anything is written; kInvalidArgument for a folder
+// of another image; kConflict if another process serves the folder; kCorrupt naming the file.
+// Durable on return: everything that open() made.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "common/base/clock.h"
+#include "common/format/key_file.h"
+#include "common/io/file.h"
+
+namespace dims::ldim {
+
+struct FolderIdentity {
+  MachineId machine;
+  ImageId image;
+  Digest key_check;
+};
+
+// What is known without the keys; nullopt for a folder that LDIM has not used yet.
+Result<std::optional<FolderIdentity>> read_identity(io::FileSystem& fs, const std::string& folder);
+
+struct FolderKeys {
+  Secret32 journal;  // J
+  Secret32 pages;    // P
+  Secret32 state;
+};
+
+// Makes what is missing (folder, identity, keys) and opens the keys.
+Result<FolderIdentity> prepare_folder(io::FileSystem& fs, const std::string& folder, const ImageId& image,
+                                      const format::KeyFile& key, Random& random);
+Result<FolderKeys> open_folder_keys(io::FileSystem& fs, const std::string& folder, const FolderIdentity& identity,
+                                    const format::KeyFile& key, Random& random);
+
+// Held for the life of the object; kConflict if another process has it.
+class FolderLock {
+ public:
+  static Result<std::unique_ptr<FolderLock>> take(const std::string& folder);
+  ~FolderLock();
+  FolderLock(const FolderLock&) = delete;
+  FolderLock& operator=(const FolderLock&) = delete;
+
+ private:
+  explicit FolderLock(int fd) : fd_(fd) {}
+  int fd_;
+};
+
+// Changes whenever the host boots; empty if the kernel does not tell.
+std::string host_boot_id();
+
+}  // namespace dims::ldim

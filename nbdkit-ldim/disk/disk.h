@@ -1,0 +1,167 @@
+// Disk: the emulated disk of one session. Everything of LDIM is put together here.
+//
+//   read   pending map -> journal; else base tree -> zeros, cache, server
+//   write  journal -> pending map -> answer          flush  seal the epoch, sync the journal -> answer
+//   later  write-back (writeback/write_back.h)
+//
+// The base moves only by the session's own commits or at the start of a session; never under a live guest.
+//
+// Threads: open() and close() once; everything else is thread-safe and may run in parallel.
+// Ownership: the disk owns all its parts; the environment outlives it. Units: bytes. Errors: every message says
+// what, where and what to do; io::errno_of() gives the guest's errno. While the server is away, reads of
+// absent pages wait; nothing else does. Durable on return: flush() and writes with fua, as `ack` says.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "common/contract/remote.h"
+#include "common/format/key_file.h"
+#include "common/io/file.h"
+#include "nbdkit-ldim/disk/cache_folder.h"
+#include "nbdkit-ldim/disk/options.h"
+#include "nbdkit-ldim/fetch/read_ahead.h"
+#include "nbdkit-ldim/writeback/write_back.h"
+
+namespace dims::ldim {
+
+struct DiskEnvironment {
+  contract::Remote& remote;
+  io::FileSystem& fs;
+  Clock& clock;
+  Random& random;
+  std::function<bool(CommitStep)> at_step;  // tests
+};
+
+struct DiskExtent {
+  ByteRange range;
+  bool hole = false;
+  bool zero = false;
+};
+
+struct SyncReport {
+  std::uint64_t epoch = 0;
+  bool committed = false;
+};
+
+class Disk {
+ public:
+  static Result<std::unique_ptr<Disk>> open(const DiskOptions& options, const DiskEnvironment& environment);
+  ~Disk();
+
+  std::uint64_t size() const { return state_at_start_.image_bytes; }
+  bool writable() const { return options_.mode != SessionMode::kReadOnly; }
+
+  Status read(ByteRange range, std::uint8_t* out);
+  Status write(ByteRange range, const std::uint8_t* data, bool fua);
+  Status zero(ByteRange range, bool trim, bool fua);
+  Status flush();
+  // Brings a range into the cache (NBD_CMD_CACHE).
+  Status cache(ByteRange range);
+  // Ascending, without gaps, starting at range.offset, never beyond range.
+  Result<std::vector<DiskExtent>> extents(ByteRange range, bool one);
+
+  // A client came or went. left_by_itself: it closed the connection, not we.
+  Status client_connected();
+  void client_left(bool left_by_itself);
+
+  // For ldim.
+  nlohmann::json status(bool verify);
+  Result<SyncReport> sync(bool wait, std::chrono::milliseconds longest);
+  // Holds new requests, makes everything durable; on return the process may be killed. Requests go on by
+  // themselves after `hold`.
+  Status quiesce(std::chrono::milliseconds hold);
+  Status resume();
+  // kConflict while a client is connected.
+  Status end_session();
+  struct PrefetchProgress {
+    std::uint64_t pages_done = 0;
+    std::uint64_t pages_total = 0;
+  };
+  Status prefetch(const std::vector<ByteRange>& ranges, const std::function<bool(PrefetchProgress)>& progress);
+  nlohmann::json check();
+
+  // Seals and syncs; sends what can be sent within `longest`; ends the session if the client left by itself;
+  // releases the lease. The disk is of no use afterwards.
+  Status close(std::chrono::milliseconds longest);
+
+ private:
+  Disk(const DiskOptions& options, const DiskEnvironment& environment);
+
+  // disk_open.cc
+  Status start();
+  Status find_out(bool& online);
+  Status open_folder();
+  Status open_journal();
+  Status begin_or_resume(bool online);
+  Status start_new_session(bool online);
+  Status check_descends(const VersionId& head, std::uint64_t head_sequence, const VersionId& base);
+  Status take_lease();
+  Status move_base(const contract::ImageInfo& image);
+  Status tell_server_of_session();
+
+  // disk_io.cc
+  Status append(WriteKind kind, ByteRange range, ByteView data, bool fua);
+  Status wait_for_room(const Error& full);
+  Status check_range(ByteRange range) const;
+  void watch();
+
+  class Request;  // counts a request in and out; waits while quiesced
+  void enter();
+  void leave();
+
+  const DiskOptions options_;
+  DiskEnvironment environment_;
+  format::KeyFile key_;
+  contract::ImageInfo image_;
+  std::string root_;  // of journal, cache, state; "mem:" when diskless
+  FolderIdentity identity_;
+  FolderKeys keys_;
+  bool online_at_start_ = false;
+  LdimState state_at_start_;
+
+  std::unique_ptr<FolderLock> lock_;
+  std::unique_ptr<StateFile> state_;
+  std::unique_ptr<PageCache> cache_;
+  std::unique_ptr<Journal> journal_;
+  PendingMap pending_;
+  std::unique_ptr<Fetcher> fetcher_;
+  std::unique_ptr<BaseTree> tree_;
+  std::unique_ptr<BaseReader> reader_;
+  std::unique_ptr<ReadAhead> read_ahead_;
+  std::unique_ptr<LeaseKeeper> lease_;
+  std::unique_ptr<WriteBack> write_back_;
+
+  std::atomic<std::uint64_t> reads_{0}, writes_{0}, flushes_{0}, zeroes_{0};
+  std::atomic<std::uint64_t> bytes_read_{0}, bytes_written_{0};
+  std::atomic<std::uint64_t> throttled_{0};
+
+  std::mutex gate_mutex_;
+  std::condition_variable gate_changed_;
+  std::atomic<bool> quiesced_{false};
+  std::atomic<int> in_flight_{0};
+  std::chrono::nanoseconds hold_until_{0};
+
+  std::mutex session_mutex_;
+  unsigned clients_ = 0;
+  bool client_left_by_itself_ = false;
+  bool session_ended_ = false;
+  std::chrono::nanoseconds last_client_left_{0};
+  bool closed_ = false;
+
+  std::mutex watch_mutex_;
+  std::condition_variable watch_changed_;
+  bool watch_stop_ = false;
+  std::uint64_t known_head_sequence_ = 0;
+  VersionId known_head_;
+  bool lease_wanted_by_other_ = false;
+  std::thread watch_thread_;
+};
+
+}  // namespace dims::ldim

@@ -1,0 +1,299 @@
+// Disk: what ldim asks, what the server announces, and the end.
+#include <spdlog/spdlog.h>
+
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "nbdkit-ldim/disk/disk.h"
+
+namespace dims::ldim {
+
+using nlohmann::json;
+
+namespace {
+
+double rate(std::uint64_t part, std::uint64_t whole) {
+  return whole == 0 ? 0.0 : static_cast<double>(part) / static_cast<double>(whole);
+}
+
+}  // namespace
+
+json Disk::status(bool verify) {
+  const LdimState state = state_->current();
+  const JournalStats journal = journal_ != nullptr ? journal_->stats() : JournalStats{};
+  const PageCacheStats cache = cache_->stats();
+  const contract::RemoteCounters remote = environment_.remote.counters();
+  const WriteBackStats write_back = write_back_ != nullptr ? write_back_->stats() : WriteBackStats{};
+  const ReadCounters& reads = reader_->counters();
+  const FetchCounters& fetch = fetcher_->counters();
+  std::uint64_t sequence = 0;
+  if (!state.base_record.empty()) {
+    const auto record = format::decode_version(state.base_record, false);
+    if (record.ok()) sequence = record->sequence;
+  }
+  const bool personal = options_.mode == SessionMode::kPersonal;
+  const std::uint64_t unsent_epochs =
+      personal && journal.synced_epoch > write_back.committed_epoch ? journal.synced_epoch - write_back.committed_epoch : 0;
+  json out;
+  out["image"] = options_.image;
+  out["image_id"] = state.image.hex();
+  out["size_bytes"] = size();
+  out["branch"] = state.branch_name;
+  out["server"] = {{"address", options_.server}, {"connected", remote.connected}};
+  out["session"] = {{"id", state.session.hex()}, {"mode", state.mode}, {"machine", options_.machine_name}};
+  out["version"] = {{"sequence", sequence}, {"id", state.base.hex()}};
+  {
+    const std::lock_guard lock(watch_mutex_);
+    out["head"] = {{"sequence", known_head_sequence_}, {"id", known_head_.hex()}};
+    out["newer_version_available"] = !known_head_.is_zero() && !(known_head_ == state.base) && known_head_sequence_ > sequence;
+    out["lease_wanted_by_other"] = lease_wanted_by_other_;
+  }
+  const auto lease = lease_->held();
+  out["lease"] = {{"held", lease.has_value()}, {"token", lease ? lease->token : 0}, {"trouble", lease_->trouble()}};
+  out["journal"] = {{"bytes", journal.bytes},
+                    {"limit_bytes", journal.limit_bytes},
+                    {"records", journal.records},
+                    {"pending_bytes", pending_.covered_bytes()},
+                    {"open_epoch_bytes", journal.open_epoch_bytes},
+                    {"sealed_epoch", journal.sealed_epoch},
+                    {"synced_epoch", journal.synced_epoch},
+                    {"committed_epoch", write_back.committed_epoch},
+                    {"unsent_epochs", unsent_epochs},
+                    {"recovered_records", journal.recovered_records},
+                    {"recovery_seconds", journal.recovery_seconds},
+                    {"failed", journal.failed}};
+  const std::uint64_t hit = reads.pages_hit.load();
+  const std::uint64_t missed = reads.pages_missed.load();
+  out["cache"] = {{"bytes", cache.bytes},         {"limit_bytes", cache.limit_bytes}, {"pages", cache.pages},
+                  {"objects", cache.objects},     {"pages_hit", hit},                 {"pages_missed", missed},
+                  {"pages_zero", reads.pages_zero.load()}, {"hit_rate", rate(hit, hit + missed)},
+                  {"damaged_pages", cache.damaged_pages},  {"evicted_pages", cache.evicted_pages},
+                  {"index_memory_bytes", cache.memory_bytes}};
+  out["fetched"] = {{"chunks", fetch.chunks.load()}, {"nodes", fetch.nodes.load()},     {"bytes", fetch.bytes.load()},
+                    {"joined", fetch.joined.load()}, {"waiting", fetch.waiting.load()}, {"retries", fetch.retries.load()}};
+  out["write_back"] = {{"commits", write_back.commits},   {"conflicts", write_back.conflicts},
+                       {"adopted", write_back.adopted},   {"pages", write_back.pages},
+                       {"chunks", write_back.chunks},     {"chunks_sent", write_back.chunks_sent},
+                       {"bytes_sent", write_back.bytes_sent}, {"trouble", write_back.trouble}};
+  out["requests"] = {{"reads", reads_.load()},         {"writes", writes_.load()},
+                     {"zeroes", zeroes_.load()},       {"flushes", flushes_.load()},
+                     {"bytes_read", bytes_read_.load()}, {"bytes_written", bytes_written_.load()},
+                     {"throttled", throttled_.load()}};
+  out["tree_memory_bytes"] = tree_->memory_bytes();
+  const auto presence = reader_->presence(verify);
+  json ready = {{"ready", false}, {"verified", verify}};
+  if (presence.ok()) {
+    ready["ready"] = presence->tree_complete && presence->pages_present == presence->pages_mapped;
+    ready["tree_complete"] = presence->tree_complete;
+    ready["pages_mapped"] = presence->pages_mapped;
+    ready["pages_present"] = presence->pages_present;
+    ready["pages_damaged"] = presence->pages_damaged;
+  } else {
+    ready["trouble"] = presence.error().to_string();
+  }
+  out["offline_ready"] = ready;
+  out["safe_to_switch_off"] = !personal || (unsent_epochs == 0 && journal.open_epoch_bytes == 0);
+  return out;
+}
+
+Result<SyncReport> Disk::sync(bool wait, std::chrono::milliseconds longest) {
+  if (write_back_ == nullptr) {
+    return make_error(ErrorCode::kInvalidArgument, "a " + std::string(mode_name(options_.mode)) + " session sends nothing");
+  }
+  DIMS_ASSIGN(const CommitId sealed, journal_->flush());
+  SyncReport report{sealed.epoch, false};
+  if (!wait) {
+    write_back_->request();
+    report.committed = write_back_->stats().committed_epoch >= sealed.epoch;
+    return report;
+  }
+  DIMS_TRY(write_back_->commit_through(sealed.epoch, longest));
+  report.committed = true;
+  return report;
+}
+
+Status Disk::quiesce(std::chrono::milliseconds hold) {
+  {
+    std::unique_lock lock(gate_mutex_);
+    hold_until_ = environment_.clock.boottime() + hold;
+    quiesced_.store(true);
+    // Reads that wait for the server do not count for ever: they hold nothing that could be lost.
+    gate_changed_.wait_for(lock, std::chrono::seconds(5), [&] { return in_flight_.load() == 0; });
+  }
+  if (journal_ != nullptr) {
+    const auto sealed = journal_->flush();
+    if (!sealed.ok()) return sealed.error();
+  }
+  return cache_->sync();
+}
+
+Status Disk::resume() {
+  {
+    const std::lock_guard lock(gate_mutex_);
+    quiesced_.store(false);
+  }
+  gate_changed_.notify_all();
+  return ok_status();
+}
+
+Status Disk::end_session() {
+  const std::lock_guard lock(session_mutex_);
+  if (clients_ > 0) {
+    return make_error(ErrorCode::kConflict, "a client is connected to the disk", "shut the guest down first");
+  }
+  if (write_back_ != nullptr) {
+    const auto sealed = journal_->flush();
+    if (!sealed.ok()) return sealed.error();
+    if (environment_.remote.counters().connected && options_.write_back != WriteBackPolicy::kManual) {
+      (void)write_back_->commit_through(sealed->epoch, std::chrono::seconds(30)).ok();
+    }
+  }
+  LdimState state = state_->current();
+  state.session_open = false;
+  DIMS_TRY(state_->store(state));
+  session_ended_ = true;
+  (void)environment_.remote.close_session(state.image, state.session).ok();
+  // With unsent writes the lease runs out instead: the server then says that this machine may hold some.
+  if (write_back_ != nullptr && journal_->synced().epoch <= write_back_->stats().committed_epoch) lease_->release();
+  return ok_status();
+}
+
+Status Disk::prefetch(const std::vector<ByteRange>& ranges, const std::function<bool(PrefetchProgress)>& progress) {
+  PrefetchProgress done;
+  std::vector<PageRange> pages;
+  if (ranges.empty()) pages.push_back({0, pages_for(size())});
+  for (const ByteRange& range : ranges) {
+    DIMS_TRY(check_range(range));
+    pages.push_back(pages_touched(range));
+  }
+  for (const PageRange& range : pages) done.pages_total += range.count;
+  constexpr std::uint64_t kStep = 1024;
+  for (const PageRange& range : pages) {
+    for (std::uint64_t at = range.first; at < range.end();) {
+      // Large runs of zeros are one step.
+      DIMS_ASSIGN(const Stretch stretch, tree_->stretch(at, FetchWait::kDoNotWait));
+      const std::uint64_t stretch_end = stretch.first_page + stretch.page_count;
+      const std::uint64_t to = std::min(range.end(), stretch.leaf == nullptr ? stretch_end : at + kStep);
+      DIMS_TRY(reader_->ensure({at, to - at}, contract::Priority::kPrefetch, FetchWait::kDoNotWait));
+      done.pages_done += to - at;
+      at = to;
+      if (!progress(done)) return make_error(ErrorCode::kCancelled, "prefetch was interrupted");
+    }
+  }
+  return cache_->sync();
+}
+
+json Disk::check() {
+  const auto dropped = cache_->verify_all();
+  json out;
+  out["cache"] = {{"damaged_objects", dropped.ok() ? *dropped : 0}};
+  if (!dropped.ok()) out["cache"]["trouble"] = dropped.error().to_string();
+  out["ok"] = dropped.ok();
+  return out;
+}
+
+void Disk::watch() {
+  std::unique_lock lock(watch_mutex_);
+  std::chrono::milliseconds pause{500};
+  while (!watch_stop_) {
+    lock.unlock();
+    const LdimState state = state_->current();
+    auto events = environment_.remote.watch({state.image}, state.session);
+    bool ready = false;
+    while (events.ok()) {
+      const auto event = (*events)->next(std::chrono::milliseconds(500));
+      {
+        const std::lock_guard check(watch_mutex_);
+        if (watch_stop_) return;
+      }
+      if (!(state_->current().image == state.image)) break;  // retargeted to a branch
+      if (!event.ok()) {
+        if (event.error().code == ErrorCode::kDeadlineExceeded) continue;
+        break;
+      }
+      ready = true;
+      if (event->kind == contract::ServerEvent::Kind::kReady) {
+        // The server is back: waiting reads and the write-back need not sit out their pauses.
+        fetcher_->poke();
+        if (write_back_ != nullptr && options_.write_back != WriteBackPolicy::kManual) write_back_->nudge();
+      }
+      const std::lock_guard change(watch_mutex_);
+      if (event->kind == contract::ServerEvent::Kind::kNewVersion) {
+        known_head_ = event->version;
+        known_head_sequence_ = event->sequence;
+        if (!(event->version == state_->current().base)) spdlog::info("version {} is on the server", event->sequence);
+      } else if (event->kind == contract::ServerEvent::Kind::kLeaseRequested) {
+        lease_wanted_by_other_ = true;
+        spdlog::warn("{} asks for this image", event->who ? event->who->machine_name : "another machine");
+      }
+    }
+    events = make_error(ErrorCode::kCancelled, "");
+    lock.lock();
+    pause = ready ? std::chrono::milliseconds(500) : std::min(pause * 2, std::chrono::milliseconds(5000));
+    watch_changed_.wait_for(lock, pause, [&] { return watch_stop_; });
+  }
+}
+
+Status Disk::close(std::chrono::milliseconds longest) {
+  {
+    const std::lock_guard lock(session_mutex_);
+    if (closed_) return ok_status();
+    closed_ = true;
+  }
+  (void)resume().ok();
+  if (read_ahead_ != nullptr) read_ahead_->stop();
+  Status status;
+  bool unsent = false;
+  if (journal_ != nullptr && options_.mode == SessionMode::kPersonal) {
+    const auto sealed = journal_->flush();
+    if (!sealed.ok()) status = sealed.error();
+    if (sealed.ok() && write_back_ != nullptr) {
+      const bool send = options_.write_back != WriteBackPolicy::kManual && environment_.remote.counters().connected;
+      if (send) (void)write_back_->commit_through(sealed->epoch, longest).ok();
+      unsent = sealed->epoch > write_back_->stats().committed_epoch;
+      if (unsent) spdlog::warn("epochs up to {} are not on the server yet; they are safe in {}", sealed->epoch, root_);
+    }
+  }
+  {
+    const std::lock_guard lock(watch_mutex_);
+    watch_stop_ = true;
+  }
+  watch_changed_.notify_all();
+  if (watch_thread_.joinable()) watch_thread_.join();
+  if (write_back_ != nullptr) write_back_->stop();
+  const LdimState now = state_->current();
+  const bool ends = client_left_by_itself_ && clients_ == 0 && now.session_open;
+  if (ends) {
+    LdimState state = now;
+    state.session_open = false;
+    const Status stored = state_->store(state);
+    if (!stored.ok()) status = stored;
+  }
+  if (environment_.remote.counters().connected) {
+    if (ends) (void)environment_.remote.close_session(now.image, now.session).ok();
+    if (!unsent) lease_->release();
+  }
+  lease_->stop();
+  fetcher_->stop();
+  const Status synced = cache_->sync();
+  if (!synced.ok()) spdlog::warn("the cache was not synced: {}", synced.error().to_string());
+  return status;
+}
+
+Disk::~Disk() {
+  if (cache_ != nullptr && !closed_ && watch_thread_.joinable()) {
+    // Not closed in order: stop the threads, touch nothing.
+    {
+      const std::lock_guard lock(watch_mutex_);
+      watch_stop_ = true;
+    }
+    watch_changed_.notify_all();
+    watch_thread_.join();
+  }
+  if (fetcher_ != nullptr) fetcher_->stop();
+  if (read_ahead_ != nullptr) read_ahead_->stop();
+  if (write_back_ != nullptr) write_back_->stop();
+  if (lease_ != nullptr) lease_->stop();
+}
+
+}  // namespace dims::ldim

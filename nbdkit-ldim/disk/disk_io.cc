@@ -1,0 +1,247 @@
+// Disk: the guest's requests.
+#include <spdlog/spdlog.h>
+
+#include <cstring>
+#include <thread>
+
+#include "nbdkit-ldim/disk/disk.h"
+
+namespace dims::ldim {
+namespace {
+
+// How long a write waits for the write-back to make room before the guest gets ENOSPC.
+constexpr std::chrono::seconds kRoomWait{60};
+// Above this share of the journal's limit writes are slowed, so that the guest feels it before it fails.
+constexpr std::uint64_t kThrottlePercent = 80;
+constexpr std::uint64_t kMaxExtentBytes = kGiB;  // far below the 4 GiB that nbdkit 1.32.5 dies of
+
+}  // namespace
+
+class Disk::Request {
+ public:
+  explicit Request(Disk& disk) : disk_(disk) { disk_.enter(); }
+  ~Request() { disk_.leave(); }
+  Request(const Request&) = delete;
+  Request& operator=(const Request&) = delete;
+
+ private:
+  Disk& disk_;
+};
+
+void Disk::enter() {
+  for (;;) {
+    in_flight_.fetch_add(1);
+    if (!quiesced_.load()) return;
+    in_flight_.fetch_sub(1);
+    std::unique_lock lock(gate_mutex_);
+    gate_changed_.notify_all();
+    const auto left = hold_until_ - environment_.clock.boottime();
+    if (left.count() <= 0) {
+      quiesced_.store(false);  // whoever asked to quiesce did not come back
+      gate_changed_.notify_all();
+      continue;
+    }
+    gate_changed_.wait_for(lock, left, [&] { return !quiesced_.load(); });
+  }
+}
+
+void Disk::leave() {
+  if (in_flight_.fetch_sub(1) == 1 && quiesced_.load()) {
+    const std::lock_guard lock(gate_mutex_);
+    gate_changed_.notify_all();
+  }
+}
+
+Status Disk::check_range(ByteRange range) const {
+  if (range.offset <= size() && range.count <= size() - range.offset) return ok_status();
+  return make_error(ErrorCode::kInvalidArgument, "request at " + std::to_string(range.offset) + "+" +
+                                                     std::to_string(range.count) + " goes beyond the disk");
+}
+
+Status Disk::read(ByteRange range, std::uint8_t* out) {
+  const Request request(*this);
+  DIMS_TRY(check_range(range));
+  reads_.fetch_add(1, std::memory_order_relaxed);
+  bytes_read_.fetch_add(range.count, std::memory_order_relaxed);
+  bool missed = false;
+  // The pending map is asked before the tree: what leaves it has reached the tree before (write_back.cc).
+  const auto pieces = pending_.overlaps(range) ? pending_.lookup(range) : std::vector<PendingPiece>{};
+  std::uint64_t at = range.offset;
+  const auto from_base = [&](std::uint64_t to) -> Status {
+    if (at >= to) return ok_status();
+    bool one_missed = false;
+    DIMS_TRY(reader_->read({at, to - at}, out + (at - range.offset), FetchWait::kWait, &one_missed));
+    missed = missed || one_missed;
+    return ok_status();
+  };
+  for (const PendingPiece& piece : pieces) {
+    DIMS_TRY(from_base(piece.range.offset));
+    std::uint8_t* const to = out + (piece.range.offset - range.offset);
+    const auto count = static_cast<std::size_t>(piece.range.count);
+    if (piece.kind == WriteKind::kData) {
+      DIMS_TRY(journal_->read(piece.location, piece.record_range, piece.range.offset, {to, count}));
+    } else {
+      std::memset(to, 0, count);
+    }
+    at = piece.range.end();
+  }
+  DIMS_TRY(from_base(range.end()));
+  if (read_ahead_ != nullptr) read_ahead_->on_read(pages_touched(range), missed);
+  return ok_status();
+}
+
+Status Disk::wait_for_room(const Error& full) {
+  throttled_.fetch_add(1);
+  if (write_back_ == nullptr || options_.write_back == WriteBackPolicy::kManual) return full;
+  // A disk that is full may have room once the cache gives some back.
+  (void)cache_->yield_space(128 * kMiB).ok();
+  const auto give_up = environment_.clock.boottime() + kRoomWait;
+  const std::uint64_t before = journal_->stats().trimmed_epoch;
+  (void)journal_->flush().ok();  // only sealed epochs can leave
+  while (environment_.clock.boottime() < give_up) {
+    write_back_->request();
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    if (journal_->stats().trimmed_epoch != before) return ok_status();
+    if (!environment_.remote.counters().connected) return full;
+  }
+  return full;
+}
+
+Status Disk::append(WriteKind kind, ByteRange range, ByteView data, bool fua) {
+  const Request request(*this);
+  DIMS_TRY(check_range(range));
+  if (!writable()) return make_error(ErrorCode::kPermissionDenied, "the disk is read-only");
+  if (range.empty()) return ok_status();
+  for (;;) {
+    const auto records = journal_->append(kind, range, data);
+    if (records.ok()) {
+      for (const JournalRecord& record : *records) pending_.insert(record);
+      break;
+    }
+    if (records.error().code != ErrorCode::kNoSpace) return records.error();
+    DIMS_TRY(wait_for_room(records.error()));
+  }
+  if (write_back_ != nullptr) {
+    write_back_->nudge();
+    const JournalStats stats = journal_->stats();
+    if (stats.bytes > stats.limit_bytes / 100 * kThrottlePercent && options_.write_back != WriteBackPolicy::kManual &&
+        environment_.remote.counters().connected) {
+      throttled_.fetch_add(1);
+      write_back_->request();
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+  }
+  return fua ? flush() : ok_status();
+}
+
+Status Disk::write(ByteRange range, const std::uint8_t* data, bool fua) {
+  writes_.fetch_add(1, std::memory_order_relaxed);
+  bytes_written_.fetch_add(range.count, std::memory_order_relaxed);
+  return append(WriteKind::kData, range, {data, static_cast<std::size_t>(range.count)}, fua);
+}
+
+Status Disk::zero(ByteRange range, bool trim, bool fua) {
+  zeroes_.fetch_add(1, std::memory_order_relaxed);
+  return append(trim ? WriteKind::kTrim : WriteKind::kZero, range, {}, fua);
+}
+
+Status Disk::flush() {
+  flushes_.fetch_add(1, std::memory_order_relaxed);
+  if (!writable()) return ok_status();
+  const auto sealed = journal_->flush();
+  if (!sealed.ok()) return sealed.error();
+  if (write_back_ == nullptr) return ok_status();
+  write_back_->nudge();
+  if (options_.acknowledge != Acknowledge::kCommitted) return ok_status();
+  for (;;) {
+    const Status status = write_back_->commit_through(sealed->epoch, std::chrono::seconds(5));
+    if (status.ok() || status.error().code != ErrorCode::kDeadlineExceeded) return status;
+    spdlog::warn("a flush waits for the server: {}", status.error().message);
+  }
+}
+
+Status Disk::cache(ByteRange range) {
+  const Request request(*this);
+  DIMS_TRY(check_range(range));
+  return reader_->ensure(pages_touched(range), contract::Priority::kBoot, FetchWait::kWait);
+}
+
+Result<std::vector<DiskExtent>> Disk::extents(ByteRange range, bool one) {
+  const Request request(*this);
+  DIMS_TRY(check_range(range));
+  range.count = std::min(range.count, kMaxExtentBytes);
+  std::vector<DiskExtent> out;
+  const auto add = [&](std::uint64_t to, bool zero) {
+    if (!out.empty() && out.back().zero == zero) out.back().range.count = to - out.back().range.offset;
+    else out.push_back({{out.empty() ? range.offset : out.back().range.end(), 0}, zero, zero}),
+         out.back().range.count = to - out.back().range.offset;
+  };
+  const auto enough = [&] { return one && out.size() > 1; };
+  // Zeros of the base are read off its tree; a leaf that is not here and cannot be asked for is data.
+  const auto from_base = [&](std::uint64_t at, std::uint64_t to) {
+    while (at < to && !enough()) {
+      const auto stretch = tree_->stretch(page_of(at), FetchWait::kDoNotWait);
+      if (!stretch.ok()) {
+        add(to, false);
+        return;
+      }
+      const std::uint64_t leaf_at = stretch->first_page * kPageBytes;
+      const std::uint64_t stop = std::min(to, leaf_at + stretch->page_count * kPageBytes);
+      if (stretch->leaf == nullptr) {
+        add(stop, true);
+        at = stop;
+        continue;
+      }
+      const LeafView& leaf = *stretch->leaf;
+      for (std::size_t i = leaf.find(static_cast<std::uint32_t>(page_of(at) - stretch->first_page)); at < stop; ++i) {
+        const std::uint64_t item_at = i == leaf.count() ? stop : std::min(stop, leaf_at + leaf.item(i).first_page * kPageBytes);
+        if (item_at > at) add(item_at, true), at = item_at;
+        if (at >= stop) break;
+        const std::uint64_t item_end =
+            std::min(stop, leaf_at + (std::uint64_t{leaf.item(i).first_page} + leaf.item(i).page_count) * kPageBytes);
+        add(item_end, false);
+        at = item_end;
+      }
+    }
+  };
+  std::uint64_t at = range.offset;
+  for (const PendingPiece& piece : pending_.lookup(range)) {
+    if (enough()) break;
+    from_base(at, piece.range.offset);
+    if (enough()) break;
+    add(piece.range.end(), piece.kind != WriteKind::kData);
+    at = piece.range.end();
+  }
+  if (!enough()) from_base(at, range.end());
+  return out;
+}
+
+Status Disk::client_connected() {
+  bool renew = false;
+  {
+    const std::lock_guard lock(session_mutex_);
+    if (closed_) return make_error(ErrorCode::kCancelled, "LDIM is stopping");
+    const auto idle = environment_.clock.boottime() - last_client_left_;
+    renew = clients_ == 0 && (session_ended_ || (last_client_left_.count() != 0 && idle >= options_.session_grace));
+    ++clients_;
+  }
+  if (renew) {
+    const std::lock_guard lock(session_mutex_);
+    const Status begun = start_new_session(environment_.remote.hello().ok());
+    if (!begun.ok()) {
+      --clients_;
+      return begun;
+    }
+    session_ended_ = false;
+  }
+  return ok_status();
+}
+
+void Disk::client_left(bool left_by_itself) {
+  const std::lock_guard lock(session_mutex_);
+  if (clients_ > 0) --clients_;
+  last_client_left_ = environment_.clock.boottime();
+  client_left_by_itself_ = left_by_itself;
+}
+
+}  // namespace dims::ldim

@@ -1,0 +1,101 @@
+#include "nbdkit-ldim/writeback/lease_keeper.h"
+
+#include <spdlog/spdlog.h>
+
+namespace dims::ldim {
+
+LeaseKeeper::LeaseKeeper(contract::Remote& remote, contract::LeaseRequest request)
+    : remote_(remote), request_(std::move(request)), thread_([this] { run(); }) {}
+
+LeaseKeeper::~LeaseKeeper() { stop(); }
+
+void LeaseKeeper::stop() {
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  changed_.notify_all();
+  if (thread_.joinable()) thread_.join();
+}
+
+Result<contract::LeaseGrant> LeaseKeeper::ensure() {
+  contract::LeaseRequest request;
+  {
+    const std::lock_guard lock(mutex_);
+    if (grant_) return *grant_;
+    request = request_;
+  }
+  auto grant = remote_.acquire_lease(request);
+  const std::lock_guard lock(mutex_);
+  if (!grant.ok()) {
+    trouble_ = grant.error().to_string();
+    return grant;
+  }
+  trouble_.clear();
+  if (request.image == request_.image) grant_ = *grant;
+  changed_.notify_all();
+  return grant;
+}
+
+void LeaseKeeper::drop() {
+  const std::lock_guard lock(mutex_);
+  grant_.reset();
+}
+
+void LeaseKeeper::retarget(const ImageId& image) {
+  release();
+  const std::lock_guard lock(mutex_);
+  request_.image = image;
+}
+
+void LeaseKeeper::release() {
+  std::optional<contract::LeaseGrant> grant;
+  ImageId image;
+  {
+    const std::lock_guard lock(mutex_);
+    grant.swap(grant_);
+    image = request_.image;
+  }
+  if (grant) (void)remote_.release_lease(image, *grant).ok();
+}
+
+std::optional<contract::LeaseGrant> LeaseKeeper::held() const {
+  const std::lock_guard lock(mutex_);
+  return grant_;
+}
+
+std::string LeaseKeeper::trouble() const {
+  const std::lock_guard lock(mutex_);
+  return trouble_;
+}
+
+void LeaseKeeper::run() {
+  std::unique_lock lock(mutex_);
+  while (!stop_) {
+    if (!grant_) {
+      changed_.wait(lock, [&] { return stop_ || grant_.has_value(); });
+      continue;
+    }
+    const auto pause = std::max<std::chrono::milliseconds>(grant_->term / 3, std::chrono::milliseconds(50));
+    if (changed_.wait_for(lock, pause, [&] { return stop_ || !grant_; })) continue;
+    const contract::LeaseGrant grant = *grant_;
+    const ImageId image = request_.image;
+    lock.unlock();
+    const auto renewed = remote_.renew_lease(image, grant);
+    lock.lock();
+    if (!grant_ || !(grant_->lease == grant.lease)) continue;
+    if (renewed.ok()) {
+      grant_ = *renewed;
+      trouble_.clear();
+      continue;
+    }
+    trouble_ = renewed.error().to_string();
+    // Unreachable: keep it, the server may renew it later. Stale: somebody else may hold it now.
+    if (renewed.error().code == ErrorCode::kStaleLease || renewed.error().code == ErrorCode::kLeaseHeld) {
+      spdlog::warn("the lease was lost: {}", trouble_);
+      grant_.reset();
+    }
+  }
+}
+
+}  // namespace dims::ldim

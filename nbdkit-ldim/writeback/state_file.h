@@ -1,0 +1,57 @@
+// The state file: the base record and the session of one cache folder (docs/formats/ldim-state.md).
+//
+// It says on which version the session stands and through which epoch the journal has been committed. Written
+// by the write-back after the cache is durable and before the page map and the journal let go of anything.
+// Threads: thread-safe. Errors: kWrongKey if the key does not open it; kCorrupt; kIo, kNoSpace.
+// Durable on return: store() (temporary file, sync, rename, sync of the folder).
+#pragma once
+
+#include <mutex>
+#include <optional>
+#include <string>
+
+#include "common/base/clock.h"
+#include "common/contract/remote.h"
+#include "common/io/file.h"
+
+namespace dims::ldim {
+
+struct LdimState {
+  std::string image_name;       // as the user named it
+  ImageId home_image;           // that image
+  ImageId image;                // where commits go: home_image, or the session's conflict branch
+  std::string branch_name;      // set when image is a branch
+  SessionId session;
+  std::string mode;             // personal, shared, readonly
+  bool session_open = false;
+  std::string boot_id;          // of the host when the session began
+  VersionId base;               // zero: the empty image
+  Bytes base_record;            // of `base`; empty if zero
+  std::uint64_t image_bytes = 0;
+  format::TreeParameters tree;
+  format::CommitPoint committed;  // our journal's newest epoch that the base contains
+};
+
+Bytes encode_state(const LdimState& state);
+Result<LdimState> decode_state(ByteView bytes);
+
+class StateFile {
+ public:
+  StateFile(io::FileSystem& fs, std::string path, const Secret32& key, const MachineId& machine, Random& random);
+  // nullopt if there is no state file yet.
+  Result<std::optional<LdimState>> load();
+  Status store(const LdimState& state);
+  // The state as last loaded or stored.
+  LdimState current() const;
+
+ private:
+  io::FileSystem& fs_;
+  std::string path_;
+  Secret32 key_;
+  Bytes ad_;
+  Random& random_;
+  mutable std::mutex mutex_;
+  LdimState current_;
+};
+
+}  // namespace dims::ldim

@@ -1,0 +1,125 @@
+// WriteBack: brings whole sealed epochs to the server, in order, each group as one commit.
+//
+// The order, never another (docs/durability.md):
+//   seal epoch, sync journal -> cut, seal, hash -> Has -> Put -> Commit
+//   -> cache pages and nodes synced -> base record synced -> page map -> trim journal
+//
+// What the server refuses: a stale lease is acquired again; our own commit whose reply was lost is
+// recognised by its commit id and adopted; any other head means that somebody else has written: our epochs go
+// to a conflict branch that stands on the session's base, and the session goes on there.
+//
+// Threads: thread-safe; works on one thread of its own. Ownership: all parts outlive it. Errors:
+// kept in stats().trouble and retried; commit_through() returns what cannot be retried.
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <functional>
+#include <mutex>
+#include <string>
+#include <thread>
+
+#include "common/format/key_file.h"
+#include "nbdkit-ldim/fetch/reader.h"
+#include "nbdkit-ldim/pagemap/pending_map.h"
+#include "nbdkit-ldim/writeback/commit_builder.h"
+#include "nbdkit-ldim/writeback/lease_keeper.h"
+#include "nbdkit-ldim/writeback/state_file.h"
+
+namespace dims::ldim {
+
+enum class WriteBackPolicy { kEager, kManual, kDelay };
+
+// Steps of one commit, in order; tests stop at each (see WriteBackOptions::at_step).
+enum class CommitStep {
+  kSealed, kUploaded, kCommitted, kCacheSynced, kBaseRecorded, kMapAdvanced, kTrimmed
+};
+
+struct WriteBackOptions {
+  WriteBackPolicy policy = WriteBackPolicy::kEager;
+  std::chrono::milliseconds delay{0};              // for kDelay: age of the oldest unsent epoch
+  std::chrono::milliseconds gather{500};           // for kEager: epochs sealed meanwhile share a commit
+  std::chrono::milliseconds seal_after{30000};     // LDIM seals an open epoch of this age by itself
+  bool compress = true;
+  std::string machine_name;
+  std::function<bool(CommitStep)> at_step;         // tests: false = stop as a crash would
+};
+
+struct WriteBackStats {
+  std::uint64_t commits = 0;
+  std::uint64_t conflicts = 0;        // branches made
+  std::uint64_t adopted = 0;          // own commits whose reply had been lost
+  std::uint64_t committed_epoch = 0;
+  std::uint64_t pages = 0;
+  std::uint64_t chunks = 0;
+  std::uint64_t chunks_sent = 0;
+  std::uint64_t bytes_sent = 0;
+  std::string trouble;                // why the last attempt failed; empty if it did not
+};
+
+struct WriteBackParts {
+  contract::Remote& remote;
+  Journal& journal;
+  PendingMap& pending;
+  BaseReader& reader;
+  Fetcher& fetcher;
+  PageCache& cache;
+  StateFile& state;
+  LeaseKeeper& lease;
+  const format::KeyFile& key;
+  Clock& clock;
+  Random& random;
+  MachineId machine;
+};
+
+class WriteBack {
+ public:
+  WriteBack(const WriteBackParts& parts, const WriteBackOptions& options);
+  ~WriteBack();
+  WriteBack(const WriteBack&) = delete;
+  WriteBack& operator=(const WriteBack&) = delete;
+
+  void start();
+  void stop();
+  // An epoch was sealed or writes arrived: look again.
+  void nudge();
+  // Asks for a commit of everything synced so far, whatever the policy says.
+  void request();
+  // Waits until `epoch` is committed. kCancelled when stopped, kDeadlineExceeded after `longest`.
+  Status commit_through(std::uint64_t epoch, std::chrono::milliseconds longest);
+  // One attempt on the calling thread (start-up, tests); true if something was committed.
+  Result<bool> run_once();
+  WriteBackStats stats() const;
+
+ private:
+  struct Target;
+  void run();
+  bool due();
+  Result<bool> attempt(const CommitId& through);
+  Result<bool> resolve_foreign_head(const CommitId& through);
+  Status adopt(const contract::VersionInfo& version);
+  Status make_branch();
+  Status finish(const CommitId& through, const VersionId& version, Bytes record, const BuiltCommit* built,
+                std::uint64_t last_order);
+  Bytes make_record(const LdimState& state, const format::Reference& root, const CommitId& through);
+  bool step(CommitStep step) { return !options_.at_step || options_.at_step(step); }
+
+  WriteBackParts parts_;
+  const WriteBackOptions options_;
+  const format::DomainKey domain_key_;
+  std::mutex work_mutex_;  // one attempt at a time
+
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  bool stop_ = false;
+  bool requested_ = false;
+  std::uint64_t nudges_ = 0;
+  std::chrono::nanoseconds oldest_unsent_{0};  // 0: nothing unsent
+  std::chrono::nanoseconds oldest_unsealed_{0};
+  std::chrono::nanoseconds retry_at_{0};
+  std::chrono::milliseconds retry_pause_{0};
+  WriteBackStats stats_;
+  std::thread thread_;
+};
+
+}  // namespace dims::ldim
