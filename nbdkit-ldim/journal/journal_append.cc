@@ -141,7 +141,7 @@ Status JournalImpl::write_control(Placed& placed) {
     resumed_chain_.reset();
     chain_ = crypto::Sha256();
     chain_.update(chain.view());
-    if (placed.body.type == RecordType::kSeal) sealing_ = {placed.body.epoch, placed.body.order, chain};
+    if (placed.body.type == RecordType::kSeal) sealing_ = {placed.body.epoch, placed.body.order, chain, 0};
   }
   if (placed.body.type == RecordType::kSeal) {
     const SealPayload payload{chain};

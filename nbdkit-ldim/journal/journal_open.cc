@@ -18,6 +18,25 @@ std::uint64_t usable_segment_bytes(const JournalOptions& options) {
   return std::min({options.segment_bytes / kPageBytes * kPageBytes, quarter, kMaxSegmentBytes});
 }
 
+// What recovery read may lie in the kernel's cache only, even as clean pages: a sync that failed before
+// this start forgot them. So what nothing proves to be on disk is written again, byte for byte.
+Status make_durable(const RecoveredSegment& recovered, std::uint64_t synced_order) {
+  std::uint64_t from = recovered.first_order <= synced_order ? kRecordsStart + kStartBytes : kRecordsStart;
+  for (const SealedEpoch& seal : recovered.seals) {
+    if (seal.seal_order <= synced_order) from = seal.file_offset + kSealBytes;
+  }
+  io::File& file = recovered.segment->file();
+  Bytes buffer(static_cast<std::size_t>(std::min<std::uint64_t>(kMiB, recovered.end - from)));
+  while (from < recovered.end) {
+    const MutByteView part =
+        MutByteView(buffer).first(static_cast<std::size_t>(std::min<std::uint64_t>(buffer.size(), recovered.end - from)));
+    DIMS_TRY(file.read_at(from, part));
+    DIMS_TRY(file.write_at(from, part));
+    from += part.size();
+  }
+  return file.sync_data();
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Journal>> Journal::open(io::FileSystem& fs, const JournalOptions& options, Clock& clock,
@@ -56,8 +75,7 @@ Status JournalImpl::start() {
   }
   DIMS_ASSIGN(RecoveredJournal found, examine_journal(fs_, options_));
   identity_.journal = found.existed ? found.journal : random_.id<JournalId>();
-  // What recovery read may lie in the kernel's cache only. The new file will say that it is there.
-  for (const RecoveredSegment& segment : found.segments) DIMS_TRY(segment.segment->file().sync_data());
+  for (const RecoveredSegment& segment : found.segments) DIMS_TRY(make_durable(segment, found.synced_order));
   adopt(found);
   next_number_ = found.newest_number + 1;
 

@@ -78,7 +78,7 @@ Result<std::optional<RecoveredSegment>> scan_segment(SegmentScanner& scanner, Ex
     if (body.type == RecordType::kSeal) {
       const Digest digest = payload_as<SealPayload>(record->payload).chain;
       if (!(chain.peek() == digest)) break;
-      out.seals.push_back({body.epoch, body.order, digest});
+      out.seals.push_back({body.epoch, body.order, digest, record->file_offset});
       ++out.open_epoch;
       chain = crypto::Sha256();
       chain.update(digest.view());
@@ -221,6 +221,7 @@ Result<RecoveredJournal> examine_journal(io::FileSystem& fs, const JournalOption
   const std::uint64_t newest_order = chain.empty() ? 0 : seen.candidates.at(chain.front()).next_order - 1;
   if (newest_order < seen.synced_claim || newest_order < seen.trimmed.order) return damage(seen, chain, options.folder);
 
+  out.synced_order = seen.synced_claim;
   for (const auto& segment : seen.loaded) {
     const std::uint64_t number = segment->number();
     if (std::find(chain.begin(), chain.end(), number) != chain.end()) continue;

@@ -34,6 +34,7 @@ struct SealedEpoch {
   std::uint64_t epoch = 0;
   std::uint64_t seal_order = 0;
   Digest digest;
+  std::uint64_t file_offset = 0;  // of the seal; only while recovering
 };
 
 // One file with a good start record.
@@ -56,6 +57,7 @@ struct RecoveredJournal {
   JournalId journal;
   journal_format::TrimState trimmed;
   std::vector<RecoveredSegment> segments;  // the valid chain, oldest first
+  std::uint64_t synced_order = 0;          // proven to be on disk; what is behind it may be in the cache only
   std::uint64_t newest_number = 0;         // of any file in the folder
   // Files that hold nothing valid, to be removed once the new file is durable.
   std::vector<std::uint64_t> garbage;

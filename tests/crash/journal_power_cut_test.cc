@@ -1,0 +1,145 @@
+// The power goes off at a random call, also while recovering. States: DIMS_CRASH_STATES (default 2000).
+#include <catch2/catch.hpp>
+
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <map>
+#include <mutex>
+#include <set>
+#include <thread>
+
+#include "tests/crash/journal_model.h"
+#include "tests/support/seed.h"
+
+using namespace dims;
+using namespace dims::test;
+
+namespace {
+
+std::uint64_t states_wanted() {
+  const char* given = std::getenv("DIMS_CRASH_STATES");
+  return given != nullptr ? std::strtoull(given, nullptr, 0) : 2000;
+}
+
+// Opens what a cut left, with up to two more cuts or kills while it recovers; then looks at every outcome.
+std::string recover_and_check(JournalModel& model, std::unique_ptr<SimFileSystem>& disk, std::uint64_t* states) {
+  SeededRandom& random = model.random();
+  for (int again = 0; again < 2 && random.below(3) == 0; ++again) {
+    disk->stop_at_call(random.below(60));
+    { const auto opened = model.open(*disk); }
+    auto next = random.below(4) == 0 ? disk->copy() : disk->after_power_cut(random.next());
+    ++*states;
+    disk = std::move(next);
+  }
+  ++*states;
+  auto opened = model.open(*disk);
+  if (!opened.ok()) return "cannot open: " + opened.error().to_string();
+  std::string wrong = model.check(**opened);
+  if (wrong.empty()) {
+    model.adopt(**opened);
+    // What recovery has shown is durable: another cut changes nothing.
+    opened = model.open(*(disk = disk->after_power_cut(random.next())));
+    if (!opened.ok()) return "cannot open again: " + opened.error().to_string();
+    wrong = model.check(**opened);
+    if (!wrong.empty()) wrong = "after a second cut: " + wrong;
+    else model.adopt(**opened);
+  }
+  return wrong;
+}
+
+}  // namespace
+
+TEST_CASE("power_cut_at_any_moment_loses_nothing_flushed") {
+  const std::uint64_t wanted = states_wanted();
+  std::uint64_t states = 0;
+  for (std::uint64_t run = 0; states < wanted; ++run) {
+    const std::uint64_t run_seed = seed() + run;
+    JournalModel model(run_seed);
+    SeededRandom& random = model.random();
+    auto disk = std::make_unique<SimFileSystem>();
+    std::string wrong;
+    for (int cycle = 0; cycle < 5 && wrong.empty(); ++cycle) {
+      disk->stop_at_call(disk->calls() + random.below(120));
+      if (random.below(20) == 0) disk->fail_next_sync();
+      {
+        auto opened = model.open(*disk);
+        for (int i = 0; opened.ok() && i < 60 && model.step(**opened); ++i) {
+        }
+      }
+      disk->clear_faults();
+      // Several outcomes of one history; the last one goes on.
+      for (int look = 0; look < 3 && wrong.empty(); ++look) {
+        JournalModel fork = model;
+        auto cut = random.below(6) == 0 ? disk->copy() : disk->after_power_cut(random.next());
+        wrong = recover_and_check(fork, cut, &states);
+      }
+      if (!wrong.empty()) break;
+      disk = random.below(6) == 0 ? disk->copy() : disk->after_power_cut(random.next());
+      wrong = recover_and_check(model, disk, &states);
+    }
+    if (!wrong.empty()) FAIL("DIMS_TEST_SEED=" << run_seed << ": " << wrong);
+  }
+  std::printf("%llu states\n", static_cast<unsigned long long>(states));
+  CHECK(states >= wanted);
+}
+
+TEST_CASE("power_cut_under_parallel_writes_keeps_a_prefix") {
+  const std::uint64_t runs = std::max<std::uint64_t>(40, states_wanted() / 50);
+  for (std::uint64_t run = 0; run < runs; ++run) {
+    const std::uint64_t run_seed = seed() + run;
+    JournalModel model(run_seed);
+    SimFileSystem disk;
+    auto opened = model.open(disk);
+    REQUIRE(opened.ok());
+    ldim::Journal& journal = **opened;
+    disk.stop_at_call(disk.calls() + 20 + model.random().below(200));
+    std::mutex mutex;
+    std::map<std::uint64_t, ldim::JournalRecord> returned;
+    std::set<std::uint64_t> flushed;
+    std::vector<std::thread> threads;
+    for (std::uint64_t t = 0; t < 4; ++t) {
+      threads.emplace_back([&, t] {
+        SeededRandom random(run_seed * 8 + t);
+        for (int i = 0; i < 200; ++i) {
+          const std::uint64_t offset = random.below(kMiB);
+          const Bytes data(1 + random.below(9000), static_cast<std::uint8_t>(offset));
+          const auto records = journal.append(ldim::WriteKind::kData, {offset, data.size()}, data);
+          if (!records.ok()) return;
+          {
+            const std::lock_guard lock(mutex);
+            for (const auto& record : *records) returned[record.order] = record;
+          }
+          if (random.below(8) != 0) continue;
+          std::set<std::uint64_t> before;
+          {
+            const std::lock_guard lock(mutex);
+            for (const auto& [order, record] : returned) before.insert(order);
+          }
+          if (!journal.flush().ok()) return;
+          const std::lock_guard lock(mutex);
+          flushed.insert(before.begin(), before.end());
+        }
+      });
+    }
+    for (auto& thread : threads) thread.join();
+    for (int look = 0; look < 3; ++look) {
+      const auto cut = disk.after_power_cut(run_seed * 3 + static_cast<std::uint64_t>(look));
+      auto recovered = model.open(*cut);
+      INFO("DIMS_TEST_SEED=" << run_seed);
+      if (!recovered.ok()) FAIL(recovered.error().to_string());
+      const auto records = (*recovered)->records(0, ~std::uint64_t{0});
+      std::map<std::uint64_t, ldim::JournalRecord> found;
+      for (const auto& record : records) found[record.order] = record;
+      for (const std::uint64_t order : flushed) REQUIRE(found.count(order) == 1);
+      const std::uint64_t last = records.empty() ? 0 : records.back().order;
+      for (const auto& [order, record] : returned) {
+        if (order > last) continue;
+        REQUIRE(found.count(order) == 1);  // no hole
+        REQUIRE(found[order].range == record.range);
+        Bytes text(record.range.count);
+        REQUIRE((*recovered)->read(found[order].location, record.range, record.range.offset, text).ok());
+      }
+    }
+  }
+}
