@@ -27,7 +27,7 @@ MAY_INCLUDE = {
     "nbdkit-ldim/pagemap": COMMON + ("nbdkit-ldim/journal",),  # it maps to places in the journal
     "nbdkit-ldim/cache": COMMON,
     "nbdkit-ldim/fetch": COMMON + ("nbdkit-ldim/cache",),
-    "nbdkit-ldim/writeback": COMMON + ("nbdkit-ldim/journal", "nbdkit-ldim/pagemap", "nbdkit-ldim/cache"),
+    "nbdkit-ldim/writeback": COMMON + LDIM_PARTS[:-1],
     "nbdkit-ldim/disk": COMMON + LDIM_PARTS,
     "nbdkit-ldim/control": COMMON + LDIM_PARTS + ("nbdkit-ldim/disk",),
     "nbdkit-ldim": COMMON + LDIM_PARTS + ("nbdkit-ldim/disk", "nbdkit-ldim/control"),
