@@ -40,6 +40,7 @@ struct PendingMap::Impl {
   mutable std::shared_mutex mutex;
   Map map;
   std::uint64_t covered = 0;
+  std::uint64_t removed_through = 0;
   std::vector<Segment> segments;  // by Node::segment; free places have no pieces
   std::vector<std::uint32_t> free_segments;
   std::unordered_map<const JournalSegment*, std::uint32_t> segment_index;
@@ -140,6 +141,9 @@ PendingMap::~PendingMap() = default;
 
 void PendingMap::insert(const JournalRecord& record) {
   const std::unique_lock lock(impl_->mutex);
+  // A writer that was slow to enter what has been committed meanwhile: entered now, it would hide what
+  // newer committed writes left in the base.
+  if (record.order <= impl_->removed_through) return;
   for (std::uint64_t done = 0; done < record.range.count; done += kMaxPieceBytes) {
     const ByteRange part{record.range.offset + done, std::min(kMaxPieceBytes, record.range.count - done)};
     Node node;
@@ -174,6 +178,7 @@ void PendingMap::remove_through(std::uint64_t through_order) {
   std::uint64_t from = 0;
   for (;;) {
     const std::unique_lock lock(impl_->mutex);
+    impl_->removed_through = std::max(impl_->removed_through, through_order);
     auto it = impl_->map.lower_bound(from);
     for (int step = 0; step < kRemoveStep; ++step) {
       if (it == impl_->map.end()) return;
@@ -194,6 +199,7 @@ void PendingMap::clear() {
   const std::unique_lock lock(impl_->mutex);
   impl_->map.clear();
   impl_->covered = 0;
+  impl_->removed_through = 0;
   impl_->segments.clear();
   impl_->free_segments.clear();
   impl_->segment_index.clear();

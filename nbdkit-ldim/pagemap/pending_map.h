@@ -36,7 +36,8 @@ class PendingMap {
   std::vector<PendingPiece> lookup(ByteRange range) const;
   // Fast answer to "does anything overlap?"; exact.
   bool overlaps(ByteRange range) const;
-  // Removes every piece whose order number is <= through_order (they are committed).
+  // Removes every piece whose order number is <= through_order (they are committed). A record of such an order
+  // that is inserted later is ignored: the base holds it, or something newer.
   void remove_through(std::uint64_t through_order);
   void clear();
 
