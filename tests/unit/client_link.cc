@@ -59,7 +59,7 @@ class Pipe {
       std::unique_lock lock(mutex_);
       if (n <= 0) break;
       const auto bytes = static_cast<std::uint64_t>(n);
-      changed_.wait(lock, [&] { return held_ < shape_.buffer_bytes || over_; });
+      changed_.wait(lock, [&] { return held_ < held_max_ || over_; });
       if (over_) break;
       line_free = std::max(line_free, SteadyClock::now());
       if (shape_.bytes_per_second != 0) {
@@ -102,6 +102,10 @@ class Pipe {
 
   const int from_, to_;
   const LinkShape shape_;
+  // What is under way on the line, and what waits before it.
+  const std::uint64_t held_max_ =
+      shape_.buffer_bytes +
+      shape_.bytes_per_second * static_cast<std::uint64_t>(shape_.delay.count()) / 1000;
   std::atomic<std::uint64_t>* const counter_;
   std::mutex mutex_;
   std::condition_variable changed_;

@@ -68,7 +68,7 @@ TEST_CASE("addresses") {
   CHECK(*client::grpc_target("[::1]:7440") == "dns:///[::1]:7440");
   CHECK(*client::grpc_target("unix:/run/rdim.sock") == "unix:/run/rdim.sock");
   for (const std::string& bad : {std::string(), std::string("host"), std::string("host:0x1"),
-                                std::string("unix:"), "unix:/" + std::string(200, 'x')}) {
+                                 std::string("unix:"), "unix:/" + std::string(200, 'x')}) {
     INFO(bad);
     client::ClientOptions options;
     options.address = bad;
