@@ -108,26 +108,56 @@ Status CacheSegment::write(std::uint32_t record_number, const CacheRecord& recor
                           seal_cache_record(*keys_, header_, record_number, record));
 }
 
-Status CacheSegment::read(const ObjectId& object, std::uint32_t first_slot, std::uint32_t first_page,
-                          MutByteView out) const {
-  const auto pages = static_cast<std::uint32_t>(out.size() / kPageBytes);
-  const std::uint32_t slot = first_slot + first_page;
-  std::array<std::uint8_t, kCacheMaxObjectPages * crypto::kTagBytes> tags;
-  Status status = data_->read_at(cache_page_offset(header_.capacity_pages, slot), out);
-  if (status) {
-    status = data_->read_at(cache_tag_offset(slot), MutByteView(tags).first(pages * crypto::kTagBytes));
+Status CacheSegment::read_tags(std::uint32_t slot, MutByteView tags, TagMemory* memory) const {
+  const auto last = static_cast<std::uint32_t>(slot + tags.size() / crypto::kTagBytes - 1);
+  const std::uint32_t line_start = slot / TagMemory::kLineTags * TagMemory::kLineTags;
+  // A whole line instead of a few tags costs little more, but only if the run lies in one.
+  if (memory != nullptr && last < line_start + TagMemory::kLineTags && memory->wants(sequence(), slot)) {
+    std::array<std::uint8_t, TagMemory::kLineBytes> line;
+    const std::uint32_t count = std::min(TagMemory::kLineTags, capacity_pages() - line_start);
+    DIMS_ASSIGN(const std::size_t got, data_->read_some(cache_tag_offset(line_start),
+                                                        MutByteView(line).first(count * crypto::kTagBytes)));
+    const std::size_t from = (slot - line_start) * crypto::kTagBytes;
+    if (from + tags.size() <= got) {
+      std::memcpy(tags.data(), line.data() + from, tags.size());
+      memory->put(sequence(), slot, ByteView(line).first(got));
+      return ok_status();
+    }
   }
+  return data_->read_at(cache_tag_offset(slot), tags);
+}
+
+Status CacheSegment::read_and_open(const ObjectId& object, std::uint32_t slot, std::uint32_t first_page,
+                                   ByteView tags, MutByteView out) const {
+  DIMS_TRY(data_->read_at(cache_page_offset(header_.capacity_pages, slot), out));
   CachePageAd ad(header_.owner, object);
-  for (std::uint32_t i = 0; status && i < pages; ++i) {
+  for (std::uint32_t i = 0; i < out.size() / kPageBytes; ++i) {
     ad.set_page(first_page + i);
     std::uint8_t* page = out.data() + i * kPageBytes;
     if (!keys_->pages().open(cache_nonce(header_.sequence, slot + i), ad.view(), {page, kPageBytes},
                              tags.data() + i * crypto::kTagBytes, page)) {
-      status = make_error(ErrorCode::kCorrupt, "page " + std::to_string(first_page + i) + " of object " +
-                                                   object.short_hex() + " in " + data_->path() +
-                                                   " fails its check");
+      return make_error(ErrorCode::kCorrupt, "page " + std::to_string(first_page + i) + " of object " +
+                                                 object.short_hex() + " in " + data_->path() +
+                                                 " fails its check");
     }
   }
+  return ok_status();
+}
+
+Status CacheSegment::read(const ObjectId& object, std::uint32_t first_slot, std::uint32_t first_page,
+                          MutByteView out, TagMemory* memory) const {
+  const auto pages = static_cast<std::uint32_t>(out.size() / kPageBytes);
+  if (pages == 0) return ok_status();
+  const std::uint32_t slot = first_slot + first_page;
+  std::array<std::uint8_t, kCacheMaxObjectPages * crypto::kTagBytes> buffer;
+  const MutByteView tags = MutByteView(buffer).first(pages * crypto::kTagBytes);
+  if (memory != nullptr && memory->get(sequence(), slot, pages, tags.data()) &&
+      read_and_open(object, slot, first_page, tags, out)) {
+    return ok_status();
+  }
+  // Not remembered; or what is remembered may be wrong: the file decides.
+  Status status = read_tags(slot, tags, memory);
+  if (status) status = read_and_open(object, slot, first_page, tags, out);
   if (!status) std::memset(out.data(), 0, out.size());
   return status;
 }

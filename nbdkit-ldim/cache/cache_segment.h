@@ -16,6 +16,7 @@
 #include "common/base/result.h"
 #include "common/io/file.h"
 #include "nbdkit-ldim/cache/cache_format.h"
+#include "nbdkit-ldim/cache/tag_memory.h"
 
 namespace dims::ldim {
 
@@ -39,8 +40,9 @@ class CacheSegment {
   // Seals and writes an object's pages into slots from record.first_slot on, then the record.
   Status write(std::uint32_t record_number, const CacheRecord& record, ByteView data);
   // Reads and opens pages of the object whose first page is in `first_slot`. On failure `out` is zero:
-  // kCorrupt if a tag does not match, else the file's error.
-  Status read(const ObjectId& object, std::uint32_t first_slot, std::uint32_t first_page, MutByteView out) const;
+  // kCorrupt if a tag does not match, else the file's error. `memory` (may be null) saves reading tags.
+  Status read(const ObjectId& object, std::uint32_t first_slot, std::uint32_t first_page, MutByteView out,
+              TagMemory* memory) const;
 
   struct RecordScan {
     std::uint64_t good = 0;
@@ -79,6 +81,10 @@ class CacheSegment {
  private:
   CacheSegment(io::FileSystem& fs, std::string folder, const CacheHeader& header,
                std::shared_ptr<const CacheKeys> keys);
+
+  Status read_tags(std::uint32_t slot, MutByteView tags, TagMemory* memory) const;
+  Status read_and_open(const ObjectId& object, std::uint32_t slot, std::uint32_t first_page, ByteView tags,
+                       MutByteView out) const;
 
   io::FileSystem& fs_;
   std::string data_path_;

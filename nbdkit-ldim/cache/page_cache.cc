@@ -2,6 +2,7 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "nbdkit-ldim/cache/page_cache_impl.h"
@@ -16,6 +17,8 @@ PageCacheImpl::PageCacheImpl(io::FileSystem& fs, const PageCacheOptions& options
       segment_bytes_(cache_segment_bytes(capacity_pages_, capacity_pages_, capacity_pages_)),
       salt_(random.id<CacheSalt>()),
       index_(random.u64()),
+      tags_(std::min(options.tag_memory_bytes, options.limit_bytes / (kPageBytes / crypto::kTagBytes)),
+            capacity_pages_),
       limit_now_(options.limit_bytes) {}
 
 PageCacheImpl::~PageCacheImpl() { options_.key = Secret32{}; }
@@ -38,7 +41,7 @@ CacheRead PageCacheImpl::read(CachePlace place, const ObjectId& object, std::uin
     if (!out.empty()) std::memset(out.data(), 0, out.size());
     return CacheRead::kGone;
   }
-  const Status status = segment->read(object, at.slot(), first_page, out);
+  const Status status = segment->read(object, at.slot(), first_page, out, &tags_);
   if (status) {
     segment->mark_used(at.slot());
     return CacheRead::kOk;
@@ -186,6 +189,7 @@ PageCacheStats PageCacheImpl::stats() {
   stats.objects = totals.objects;
   stats.memory_bytes = totals.memory_bytes + sizeof *this;
   for (const SegmentPtr& segment : table_.all()) stats.memory_bytes += segment->memory_bytes();
+  stats.tag_memory_bytes = tags_.memory_bytes();
   stats.damaged_pages = damaged_pages_.load(std::memory_order_relaxed);
   stats.evicted_pages = evicted_pages_.load(std::memory_order_relaxed);
   stats.carried_pages = carried_pages_.load(std::memory_order_relaxed);

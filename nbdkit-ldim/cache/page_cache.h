@@ -32,6 +32,7 @@ struct PageCacheOptions {
   ImageId image;
   Secret32 key;                      // P of SECURITY 12
   std::uint64_t limit_bytes = 10 * kGiB;
+  std::uint64_t tag_memory_bytes = 16 * kMiB;  // at most; each MiB saves a system call a read for 250 MiB of pages
 };
 
 struct PageCacheStats {
@@ -44,6 +45,7 @@ struct PageCacheStats {
   std::uint64_t carried_pages = 0;   // moved to a new segment instead
   std::uint64_t failed_inserts = 0;  // not cached: no space or an I/O error
   std::uint64_t memory_bytes = 0;    // of the index, estimated
+  std::uint64_t tag_memory_bytes = 0;
 };
 
 // Where an object's pages lie; a hint that find() gives and read() checks. Plain value, 8 bytes, may be kept

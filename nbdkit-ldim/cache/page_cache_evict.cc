@@ -150,7 +150,7 @@ std::uint32_t PageCacheImpl::carry_over(const CacheSegment& victim, std::uint32_
     const std::uint32_t pages = candidate.record.pages;
     if (pages > budget_pages - carried) continue;
     const MutByteView data = MutByteView(buffer).first(pages * kPageBytes);
-    const Status read = victim.read(candidate.record.object, candidate.record.first_slot, 0, data);
+    const Status read = victim.read(candidate.record.object, candidate.record.first_slot, 0, data, nullptr);
     if (!read) {
       drop_damaged(candidate.record.object, candidate.place.location(), read.error());
       continue;
@@ -242,7 +242,7 @@ std::uint64_t PageCacheImpl::verify_segment(const CacheSegment& segment) {
     }
     at->key = 0;  // seen
     const Status read = segment.read(record.object, record.first_slot, 0,
-                                     MutByteView(buffer).first(record.pages * kPageBytes));
+                                     MutByteView(buffer).first(record.pages * kPageBytes), nullptr);
     if (!read && drop_damaged(record.object, at->place.location(), read.error())) dropped += record.pages;
   });
   // What has no valid record any more would be absent after the next open: be honest now.

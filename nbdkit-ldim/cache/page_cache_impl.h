@@ -84,6 +84,7 @@ class PageCacheImpl : public PageCache {
   const CacheSalt salt_;                  // of this open
 
   CacheIndex index_;
+  TagMemory tags_;
   SegmentTable table_;
 
   std::mutex sync_mutex_;
