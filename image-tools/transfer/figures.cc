@@ -12,6 +12,7 @@ Result<VersionFigures> measure_version(contract::Remote& remote, const format::K
                                        const contract::VersionInfo& version,
                                        std::uint64_t sample_max, Progress& progress) {
   DIMS_TRY(check_key(key, image));
+  DIMS_TRY(check_record(key, image, version));
   DIMS_ASSIGN(const format::Reference root,
               format::open_root(version.record, key.image_key(image.id)));
   const tree::TreeShape shape{version.record.tree, version.record.image_bytes, root};

@@ -111,6 +111,7 @@ Result<ImageInfo> Import::create() {
 Status Import::load_parent() {
   if (image_.head.is_zero()) return ok_status();
   DIMS_ASSIGN(const contract::VersionInfo head, remote_.get_version(image_.id, image_.head, 0));
+  DIMS_TRY(check_record(key_, image_, head));
   DIMS_ASSIGN(parent_root_, format::open_root(head.record, key_.image_key(image_.id)));
   return ok_status();
 }
@@ -272,6 +273,22 @@ Status check_key(const format::KeyFile& key, const contract::ImageInfo& image) {
   return make_error(ErrorCode::kWrongKey,
                     "image '" + image.name + "' was made with another key file",
                     "use the key file that it was imported with");
+}
+
+Status check_record(const format::KeyFile& key, const contract::ImageInfo& image,
+                    const contract::VersionInfo& version) {
+  const auto refuse = [&](const std::string& what) {
+    return make_error(
+        ErrorCode::kCorrupt,
+        "version " + std::to_string(version.record.sequence) + " of '" + image.name + "' " + what,
+        "do not use it; ask whoever runs the server");
+  };
+  if (!(version.record.image == image.id)) return refuse("belongs to another image");
+  if (!(version.record.org == key.org) || !(version.record.signer == key.signing.public_key)) {
+    return refuse("is signed by " + version.record.signer.short_hex() +
+                  ", not by the owner of the key file");
+  }
+  return ok_status();
 }
 
 Result<ImportReport> import_image(const ImportDevices& devices, const format::KeyFile& key,

@@ -62,4 +62,8 @@ Result<ImportReport> import_image(const ImportDevices& devices, const format::Ke
 // kWrongKey unless the key file is the one that this image was made with.
 Status check_key(const format::KeyFile& key, const contract::ImageInfo& image);
 
+// kCorrupt unless the record is this image's and signed by the owner of the key file.
+Status check_record(const format::KeyFile& key, const contract::ImageInfo& image,
+                    const contract::VersionInfo& version);
+
 }  // namespace dims::transfer

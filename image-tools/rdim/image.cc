@@ -1,0 +1,99 @@
+// rdim image ls, rm.
+#include <CLI/CLI.hpp>
+
+#include <unistd.h>
+
+#include <iostream>
+
+#include "common/base/parse.h"
+#include "image-tools/rdim/session.h"
+
+namespace dims::rdim {
+namespace {
+
+Status list(Session& session) {
+  DIMS_ASSIGN(contract::Remote* const remote, session.remote());
+  DIMS_ASSIGN(const std::vector<contract::ImageInfo> images, remote->list_images());
+  Json json;
+  json["images"] = Json::array();
+  std::vector<std::vector<std::string>> rows = {
+      {"NAME", "SIZE", "VERSION", "CREATED", "IN USE BY"}};
+  for (const contract::ImageInfo& image : images) {
+    json["images"].push_back(json_of(image));
+    rows.push_back(
+        {image.name, format_size(image.image_bytes),
+         image.head.is_zero() ? std::string("none yet") : std::to_string(image.head_sequence),
+         text_of_time(image.created_unix_ns), holder_text(image)});
+  }
+  session.output.document(json);
+  session.output.table(rows);
+  return ok_status();
+}
+
+// Asks on the terminal; refuses without one.
+Status confirm(const Session& session, const std::string& name) {
+  const Error refused =
+      make_error(ErrorCode::kInvalidArgument, "image '" + name + "' was not removed",
+                 "say --yes to remove it without being asked");
+  if (session.output.json() || ::isatty(STDIN_FILENO) == 0) return refused;
+  std::cerr << "Remove image '" << name << "' and all its versions? Type its name: " << std::flush;
+  std::string answer;
+  std::getline(std::cin, answer);
+  if (answer != name) return refused;
+  return ok_status();
+}
+
+struct RemoveOptions {
+  std::string name;
+  bool yes = false;
+  bool force = false;
+};
+
+Status remove(Session& session, const RemoveOptions& options) {
+  DIMS_ASSIGN(contract::Remote* const remote, session.remote());
+  DIMS_ASSIGN(const contract::ImageInfo image, remote->find_image(options.name));
+  const bool held = image.holder && image.holder->expires_in.count() > 0;
+  if (held && !options.force) {
+    Error error =
+        make_error(ErrorCode::kLeaseHeld, "image '" + image.name + "' is in use",
+                   "end its session there, or use --force: its unsent writes are lost then");
+    error.holder = holder_text(image);
+    return error;
+  }
+  if (!options.yes) DIMS_TRY(confirm(session, image.name));
+  DIMS_TRY(remote->remove_image(image.id));
+  Json json;
+  json["removed"] = image.name;
+  json["id"] = image.id.hex();
+  session.output.document(json);
+  session.output.text("removed image '" + image.name + "'");
+  return ok_status();
+}
+
+}  // namespace
+
+void add_image_commands(CLI::App& app, Command& run) {
+  CLI::App* const group = app.add_subcommand("image", "Images: import, export, list, remove");
+  group->require_subcommand(1);
+  group->fallthrough();
+  add_import_command(*group, run);
+  add_export_command(*group, run);
+
+  CLI::App* const ls = group->add_subcommand("ls", "List the images");
+  ls->fallthrough();
+  ls->callback([&run] { run = [](Session& session) { return finish(session, list(session)); }; });
+
+  add_info_command(*group, run);
+
+  CLI::App* const rm = group->add_subcommand("rm", "Remove an image with all its versions");
+  rm->fallthrough();
+  const auto options = std::make_shared<RemoveOptions>();
+  rm->add_option("NAME", options->name, "Which")->required();
+  rm->add_flag("--yes", options->yes, "Do not ask");
+  rm->add_flag("--force", options->force, "Also if a machine uses it");
+  rm->callback([options, &run] {
+    run = [options](Session& session) { return finish(session, remove(session, *options)); };
+  });
+}
+
+}  // namespace dims::rdim

@@ -1,0 +1,100 @@
+#include "image-tools/rdim/session.h"
+
+#include <unistd.h>
+
+#include "common/client/client.h"
+#include "common/crypto/hash.h"
+#include "common/io/file.h"
+
+namespace dims::rdim {
+namespace {
+
+// The same machine has the same id at every run; what it is made from is not told to anyone.
+MachineId machine_id() {
+  const auto text = io::read_file(io::posix_file_system(), "/etc/machine-id", 4096);
+  if (!text.ok() || text->empty()) return system_random().id<MachineId>();
+  const Digest digest = crypto::sha256({as_bytes("dims/machine/1"), *text});
+  return *MachineId::from_view(digest.view().first(MachineId::kBytes));
+}
+
+std::string host_name() {
+  char name[256] = {};
+  if (::gethostname(name, sizeof name - 1) != 0) return std::string("unknown");
+  return std::string(name);
+}
+
+}  // namespace
+
+Session::Session(Signals& signals) : signals_(signals) {
+  who_.machine = machine_id();
+  who_.machine_name = host_name();
+  who_.session = system_random().id<SessionId>();
+}
+
+Session::~Session() { signals_.clear(); }
+
+Result<contract::Remote*> Session::remote() {
+  if (remote_) return remote_.get();
+  if (options.server.empty()) {
+    return make_error(ErrorCode::kInvalidArgument, "no server is named",
+                      "use --server HOST:PORT, --server unix:PATH or the variable RDIM_SERVER");
+  }
+  client::ClientOptions wanted;
+  wanted.address = options.server;
+  wanted.machine = who_.machine;
+  wanted.machine_name = who_.machine_name;
+  wanted.session = who_.session;
+  DIMS_ASSIGN(remote_, client::connect(wanted));
+  signals_.on_interrupt(&progress.cancel, [remote = remote_.get()] { remote->shutdown(); });
+  return remote_.get();
+}
+
+Result<format::KeyFile> Session::key() const {
+  if (options.key_path.empty()) {
+    return make_error(ErrorCode::kInvalidArgument, "no key file is named",
+                      "use --key FILE or the variable RDIM_KEY; 'rdim key new FILE' makes one");
+  }
+  return format::load_key_file(options.key_path);
+}
+
+ExitCode finish(const Session& session, const Status& status) {
+  return status.ok() ? kExitOk : session.output.error(status.error());
+}
+
+Json json_of(const contract::HolderInfo& holder) {
+  Json json;
+  json["machine"] = holder.machine.hex();
+  json["machine_name"] = holder.machine_name;
+  json["session"] = holder.session.hex();
+  json["expires_in_ms"] = holder.expires_in.count();
+  json["expired"] = holder.expires_in.count() == 0;
+  return json;
+}
+
+Json json_of(const contract::ImageInfo& image) {
+  Json json;
+  json["name"] = image.name;
+  json["id"] = image.id.hex();
+  json["image_bytes"] = image.image_bytes;
+  json["head"] = image.head.is_zero() ? Json(nullptr) : Json(image.head.hex());
+  json["sequence"] = image.head_sequence;
+  json["created"] = json_of_time(image.created_unix_ns);
+  json["chunk_mean_bytes"] = image.tree.chunk_mean_bytes;
+  json["leaf_pages"] = image.tree.leaf_pages;
+  json["fanout"] = image.tree.fanout;
+  json["domain"] = image.domain.hex();
+  json["origin"] = image.origin.is_zero() ? Json(nullptr) : Json(image.origin.hex());
+  json["conflict_of"] = image.conflict_of.empty() ? Json(nullptr) : Json(image.conflict_of);
+  json["holder"] = image.holder ? json_of(*image.holder) : Json(nullptr);
+  return json;
+}
+
+std::string holder_text(const contract::ImageInfo& image) {
+  if (!image.holder) return std::string("-");
+  std::string text = image.holder->machine_name.empty() ? image.holder->machine.short_hex()
+                                                        : image.holder->machine_name;
+  if (image.holder->expires_in.count() == 0) text += " (expired: may hold unsent writes)";
+  return text;
+}
+
+}  // namespace dims::rdim

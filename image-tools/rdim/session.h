@@ -1,0 +1,69 @@
+// What every command of rdim shares: the global options, the key file, the connection, the output.
+// Threads: the main thread only.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "common/contract/remote.h"
+#include "common/format/key_file.h"
+#include "image-tools/rdim/output.h"
+#include "image-tools/rdim/signals.h"
+#include "image-tools/transfer/progress.h"
+#include "image-tools/transfer/who.h"
+
+namespace CLI {
+class App;
+}
+
+namespace dims::rdim {
+
+struct GlobalOptions {
+  std::string server;
+  std::string key_path;
+  std::string output = "plain";
+};
+
+class Session {
+ public:
+  explicit Session(Signals& signals);
+  ~Session();
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+
+  GlobalOptions options;
+  Output output;
+  transfer::Progress progress;
+
+  // Connects at the first call. kInvalidArgument if no server is named.
+  Result<contract::Remote*> remote();
+  // Reads the key file. kInvalidArgument if none is named.
+  Result<format::KeyFile> key() const;
+  bool has_key() const { return !options.key_path.empty(); }
+  const transfer::Who& who() const { return who_; }
+
+ private:
+  Signals& signals_;
+  transfer::Who who_;
+  std::unique_ptr<contract::Remote> remote_;
+};
+
+// One a verb group: adds its subcommands; `*run` is set to what the chosen one does.
+using Command = std::function<ExitCode(Session&)>;
+void add_key_commands(CLI::App& app, Command& run);
+void add_image_commands(CLI::App& app, Command& run);
+void add_import_command(CLI::App& image, Command& run);
+void add_export_command(CLI::App& image, Command& run);
+void add_info_command(CLI::App& image, Command& run);
+void add_version_commands(CLI::App& app, Command& run);
+
+// For bodies that return a Status or an error: prints it and gives the exit code.
+ExitCode finish(const Session& session, const Status& status);
+
+Json json_of(const contract::HolderInfo& holder);
+// Fields that every listing of an image has.
+Json json_of(const contract::ImageInfo& image);
+// "NAME" or "NAME (id)": who holds the lease; "-" nobody.
+std::string holder_text(const contract::ImageInfo& image);
+
+}  // namespace dims::rdim

@@ -1,0 +1,59 @@
+#include "image-tools/rdim/signals.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <ctime>
+
+#include "image-tools/rdim/output.h"
+
+namespace dims::rdim {
+namespace {
+
+sigset_t watched() {
+  sigset_t set;
+  ::sigemptyset(&set);
+  for (const int number : {SIGINT, SIGTERM, SIGHUP}) ::sigaddset(&set, number);
+  return set;
+}
+
+}  // namespace
+
+Signals::Signals() {
+  const sigset_t set = watched();
+  ::pthread_sigmask(SIG_BLOCK, &set, nullptr);
+  ::signal(SIGPIPE, SIG_IGN);  // a reader that goes away is an error of write()
+  thread_ = std::thread([this] { run(); });
+}
+
+Signals::~Signals() {
+  stop_ = true;
+  thread_.join();
+}
+
+void Signals::on_interrupt(std::atomic<bool>* cancel, std::function<void()> give_up) {
+  const std::lock_guard lock(mutex_);
+  cancel_ = cancel;
+  give_up_ = std::move(give_up);
+  if (count_ > 0 && cancel_ != nullptr) *cancel_ = true;
+}
+
+void Signals::clear() { on_interrupt(nullptr, nullptr); }
+
+void Signals::run() {
+  const sigset_t set = watched();
+  while (!stop_) {
+    const timespec pause{0, 50 * 1000 * 1000};
+    if (::sigtimedwait(&set, nullptr, &pause) < 0) continue;
+    const std::lock_guard lock(mutex_);
+    ++count_;
+    // Nothing to stop, or asked three times.
+    if (cancel_ == nullptr || count_ > 2) ::_exit(kExitInterrupted);
+    *cancel_ = true;
+    if (count_ == 2 && give_up_) give_up_();
+  }
+}
+
+}  // namespace dims::rdim
