@@ -72,6 +72,9 @@ Result<KeyFile> parse_key_file(std::string_view text) {
   for (int line_number = 1; at < text.size(); ++line_number) {
     const std::size_t end = std::min(text.find('\n', at), text.size());
     const std::string_view line = trim(text.substr(at, end - at));
+    if (check_at != std::string_view::npos && !line.empty()) {
+      return corrupt("line " + std::to_string(line_number) + " follows the check sum, which does not cover it");
+    }
     if (line_number > 1 && !line.empty() && line[0] != '#') {
       const auto equals = line.find('=');
       if (equals == std::string_view::npos) return corrupt("line " + std::to_string(line_number) + " has no '='");

@@ -127,7 +127,7 @@ Result<ObjectHead> parse_head(ByteView object) {
   head.kind = static_cast<ObjectKind>(kind);
   const bool level_ok = head.kind == ObjectKind::kChunk  ? head.level == 0
                         : head.kind == ObjectKind::kLeaf ? head.level == 1
-                                                         : head.level >= 2 && head.level < 16;
+                                                         : head.level >= 2 && head.level <= kMaxLevel;
   if (!level_ok) return corrupt("kind and level disagree");
   if (child_count > kMaxChildren || (head.kind == ObjectKind::kChunk && child_count != 0)) {
     return corrupt("too many children");

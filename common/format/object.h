@@ -27,6 +27,7 @@ inline constexpr std::uint32_t kMaxChunkPages = 32;  // 128 KiB
 inline constexpr std::size_t kMaxPayloadBytes = 256 * kKiB;
 inline constexpr std::size_t kMaxChildren = 1024;
 inline constexpr std::size_t kMaxObjectBytes = 320 * kKiB;
+inline constexpr std::uint8_t kMaxLevel = 15;
 inline constexpr std::size_t kPadBytes = 512;
 
 // Where an object lives: the wire and the stores use this.

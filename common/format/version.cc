@@ -101,6 +101,10 @@ Result<VersionRecord> decode_version(ByteView bytes, bool verify) {
   if (!r.at_end()) return corrupt("length");
   DIMS_TRY(check_parameters(v.tree));
   if (v.image_bytes == 0 || v.image_bytes > kMaxImageBytes) return corrupt("image size");
+  if (root_level(v.tree, v.image_bytes) > kMaxLevel) {
+    return make_error(ErrorCode::kUnsupported, "version record: a fan-out of " + std::to_string(v.tree.fanout) +
+                                                   " is too small for the image");
+  }
   if (verify && !crypto::verify(v.signer, "version", v.org, bytes.first(kSignedBytes), v.signature)) {
     return corrupt("signature");
   }
