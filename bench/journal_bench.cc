@@ -23,10 +23,13 @@ double seconds_since(std::chrono::steady_clock::time_point from) {
 
 int main(int argc, char** argv) {
   if (argc < 2) {
-    std::fprintf(stderr, "usage: journal_bench FOLDER|memory [threads] [bytes] [appends] [flush every]\n");
+    std::fprintf(stderr,
+                 "usage: journal_bench FOLDER|memory [threads] [bytes] [appends] [flush every]\n");
     return 2;
   }
-  const auto number = [&](int index, long otherwise) { return argc > index ? std::atol(argv[index]) : otherwise; };
+  const auto number = [&](int index, long otherwise) {
+    return argc > index ? std::atol(argv[index]) : otherwise;
+  };
   const auto threads = static_cast<std::size_t>(number(2, 1));
   const auto bytes = static_cast<std::size_t>(number(3, 4096));
   const auto appends = static_cast<std::size_t>(number(4, 200000));
@@ -45,7 +48,8 @@ int main(int argc, char** argv) {
   }
   Journal& journal = **opened;
   std::printf("recovered %llu records in %.3f s\n",
-              static_cast<unsigned long long>(journal.stats().recovered_records), journal.stats().recovery_seconds);
+              static_cast<unsigned long long>(journal.stats().recovered_records),
+              journal.stats().recovery_seconds);
 
   std::atomic<bool> bad{false};
   std::vector<JournalRecord> some;
@@ -56,11 +60,15 @@ int main(int argc, char** argv) {
       const Bytes data(bytes, static_cast<std::uint8_t>(t + 1));
       std::uint64_t at = t * 7919 * 4096;
       for (std::size_t i = 0; i < appends / threads; ++i) {
-        at = (at * 6364136223846793005ULL + 1442695040888963407ULL) & ((std::uint64_t{1} << 36) - 1);
+        at =
+            (at * 6364136223846793005ULL + 1442695040888963407ULL) & ((std::uint64_t{1} << 36) - 1);
         auto records = journal.append(WriteKind::kData, {at / 4096 * 4096, bytes}, data);
-        if (!records.ok()) bad = true;
-        else if (t == 0 && some.size() < 50000) some.push_back(records->front());
-        if (flush_every != 0 && i % flush_every == flush_every - 1 && !journal.flush().ok()) bad = true;
+        if (!records.ok())
+          bad = true;
+        else if (t == 0 && some.size() < 50000)
+          some.push_back(records->front());
+        if (flush_every != 0 && i % flush_every == flush_every - 1 && !journal.flush().ok())
+          bad = true;
       }
     });
   }
@@ -68,7 +76,8 @@ int main(int argc, char** argv) {
   const double append_seconds = seconds_since(began);
   std::printf("%zu threads, %zu bytes: %.0f appends/s, %.1f MiB/s%s\n", threads, bytes,
               static_cast<double>(appends) / append_seconds,
-              static_cast<double>(appends * bytes) / append_seconds / 1048576.0, bad ? " (WITH ERRORS)" : "");
+              static_cast<double>(appends * bytes) / append_seconds / 1048576.0,
+              bad ? " (WITH ERRORS)" : "");
 
   const auto flushing = std::chrono::steady_clock::now();
   (void)journal.flush();
@@ -78,7 +87,8 @@ int main(int argc, char** argv) {
   for (const JournalRecord& record : some) {
     if (!journal.read(record.location, record.range, record.range.offset, out).ok()) bad = true;
   }
-  std::printf("%.0f reads/s of %zu bytes\n", static_cast<double>(some.size()) / seconds_since(reading), out.size());
+  std::printf("%.0f reads/s of %zu bytes\n",
+              static_cast<double>(some.size()) / seconds_since(reading), out.size());
   const auto commit = journal.synced();
   const auto trimming = std::chrono::steady_clock::now();
   if (std::getenv("KEEP") == nullptr && !journal.trim(commit.epoch).ok()) bad = true;

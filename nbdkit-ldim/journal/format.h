@@ -14,7 +14,8 @@
 
 namespace dims::ldim::journal_format {
 
-static_assert(std::endian::native == std::endian::little, "the structs below are written as they lie in memory");
+static_assert(std::endian::native == std::endian::little,
+              "the structs below are written as they lie in memory");
 
 using Magic = std::array<std::uint8_t, 8>;
 inline constexpr Magic kFileMagic{'d', 'i', 'm', 's', 'j', 'n', 'l', '1'};
@@ -46,7 +47,8 @@ struct FileHeader {
   std::uint32_t header_bytes = 0;
   std::uint64_t number = 0;      // the file's name
   std::uint64_t file_bytes = 0;  // as preallocated
-  std::uint64_t synced_at_creation = 0;  // everything up to this order was synced when the file was made
+  std::uint64_t synced_at_creation =
+      0;  // everything up to this order was synced when the file was made
   std::uint64_t reserved0 = 0;
   JournalId journal;
   MachineId machine;
@@ -71,10 +73,11 @@ struct RecordBody {
   std::uint32_t total_bytes = 0;  // header, blocks, padding
   std::uint64_t order = 0;
   std::uint64_t epoch = 0;
-  std::uint64_t synced_order = 0;  // everything up to here was synced before this record was written
-  std::uint64_t offset = 0;        // guest bytes; 0 for seal and start
-  std::uint64_t count = 0;         // guest bytes; payload bytes for seal and start
-  crypto::Tag body_tag{};          // of the only block, or over all block tags; zero if no block
+  std::uint64_t synced_order =
+      0;                     // everything up to here was synced before this record was written
+  std::uint64_t offset = 0;  // guest bytes; 0 for seal and start
+  std::uint64_t count = 0;   // guest bytes; payload bytes for seal and start
+  crypto::Tag body_tag{};    // of the only block, or over all block tags; zero if no block
   std::uint64_t reserved64 = 0;
 };
 static_assert(sizeof(RecordBody) == 72 && std::is_trivially_copyable_v<RecordBody>);
@@ -96,7 +99,7 @@ static_assert(sizeof(TrimState) == 48);
 
 // Payload of a start record, the first one of every file.
 struct StartPayload {
-  Digest chain;                     // of everything before this record
+  Digest chain;                       // of everything before this record
   std::uint64_t previous_number = 0;  // the file that this one continues; 0 = none
   std::uint64_t previous_end = 0;     // where its records end
   TrimState trim;
@@ -125,7 +128,14 @@ struct NoteSlot {
 static_assert(sizeof(NoteSlot) == 40);
 
 // Associated data of everything sealed in a file.
-enum class AdKind : std::uint8_t { kHeader = 1, kRecord = 2, kBlock = 3, kBody = 4, kTrim = 5, kNote = 6 };
+enum class AdKind : std::uint8_t {
+  kHeader = 1,
+  kRecord = 2,
+  kBlock = 3,
+  kBody = 4,
+  kTrim = 5,
+  kNote = 6
+};
 struct AssociatedData {
   AdKind kind = AdKind::kHeader;
   std::array<std::uint8_t, 7> reserved{};

@@ -5,12 +5,12 @@
 // Durability, beside which everything here is written:
 //     appended (in the kernel's hands, contiguous) >= sealed >= synced >= committed >= trimmed
 //
-// Threads: all methods are thread-safe. Ownership: a Segment is shared; a Location keeps its segment
-// (and so its file) readable after trim(). Units: bytes of the guest's disk; order numbers and epochs
-// count from 1 and never repeat in a journal's life. Errors: kNoSpace when the limit is reached (the
-// caller waits or tells the guest; the reserve for seals is kept); kCorrupt on damage before a valid
-// later seal; kWrongKey; after the first failed write or sync every append/flush fails with kIo, for
-// good (latched).
+// Threads: all methods are thread-safe. Ownership: a Segment is shared; a Location keeps its
+// segment (and so its file) readable after trim(). Units: bytes of the guest's disk; order numbers
+// and epochs count from 1 and never repeat in a journal's life. Errors: kNoSpace when the limit is
+// reached (the caller waits or tells the guest; the reserve for seals is kept); kCorrupt on damage
+// before a valid later seal; kWrongKey; after the first failed write or sync every append/flush
+// fails with kIo, for good (latched).
 #pragma once
 
 #include <chrono>
@@ -44,7 +44,7 @@ struct JournalRecord {
   std::uint64_t order = 0;  // order number: the later write wins
   std::uint64_t epoch = 0;  // the epoch that it belongs to (sealed by the seal of that number)
   WriteKind kind = WriteKind::kData;
-  ByteRange range;          // of the guest's disk
+  ByteRange range;  // of the guest's disk
   JournalLocation location;
 };
 
@@ -61,45 +61,47 @@ struct JournalOptions {
   MachineId machine;
   ImageId image;
   SessionId session;
-  Secret32 key;                                 // J of SECURITY 12
+  Secret32 key;  // J of SECURITY 12
   std::uint64_t segment_bytes = 64 * kMiB;
-  std::uint64_t limit_bytes = 4 * kGiB;         // of all segments together
+  std::uint64_t limit_bytes = 4 * kGiB;  // of all segments together
 };
 
 struct JournalStats {
-  std::uint64_t bytes = 0;           // space held by segments
+  std::uint64_t bytes = 0;  // space held by segments
   std::uint64_t limit_bytes = 0;
-  std::uint64_t free_bytes = 0;      // about what can be appended before kNoSpace: slow the guest by this
-  std::uint64_t records = 0;         // not yet trimmed
-  std::uint64_t sealed_epoch = 0;    // newest sealed
-  std::uint64_t synced_epoch = 0;    // newest sealed and synced
-  std::uint64_t trimmed_epoch = 0;   // everything up to here is gone
+  std::uint64_t free_bytes =
+      0;                      // about what can be appended before kNoSpace: slow the guest by this
+  std::uint64_t records = 0;  // not yet trimmed
+  std::uint64_t sealed_epoch = 0;      // newest sealed
+  std::uint64_t synced_epoch = 0;      // newest sealed and synced
+  std::uint64_t trimmed_epoch = 0;     // everything up to here is gone
   std::uint64_t open_epoch_bytes = 0;  // guest bytes appended since the newest seal
   std::uint64_t recovered_records = 0;
-  std::uint64_t cut_bytes = 0;       // torn tail that recovery gave up
-  std::uint64_t cut_seals = 0;       // seals in it, of flushes that had not returned; worth a warning
+  std::uint64_t cut_bytes = 0;  // torn tail that recovery gave up
+  std::uint64_t cut_seals = 0;  // seals in it, of flushes that had not returned; worth a warning
   double recovery_seconds = 0;
   bool failed = false;
 };
 
 class Journal {
  public:
-  // Opens or creates the journal in options.folder and recovers it. A torn tail (a bad record with no
-  // valid seal behind it) is cut off; a bad record followed by a valid later seal is kCorrupt and
-  // nothing is changed on disk. After recovery the records that were not sealed are sealed as one
-  // epoch and synced. `journal_id` and the epoch numbering continue; nothing is appended to a file
-  // of an earlier open.
-  static Result<std::unique_ptr<Journal>> open(io::FileSystem& fs, const JournalOptions& options, Clock& clock,
-                                               Random& random);
+  // Opens or creates the journal in options.folder and recovers it. A torn tail (a bad record with
+  // no valid seal behind it) is cut off; a bad record followed by a valid later seal is kCorrupt
+  // and nothing is changed on disk. After recovery the records that were not sealed are sealed as
+  // one epoch and synced. `journal_id` and the epoch numbering continue; nothing is appended to a
+  // file of an earlier open.
+  static Result<std::unique_ptr<Journal>> open(io::FileSystem& fs, const JournalOptions& options,
+                                               Clock& clock, Random& random);
   virtual ~Journal() = default;
 
   // Appends one write. Returns when it and every record of a lower order number are in the kernel's
-  // hands. Large data is split into several records inside one order number's place; the list returned
-  // holds them.
-  virtual Result<std::vector<JournalRecord>> append(WriteKind kind, ByteRange range, ByteView data) = 0;
+  // hands. Large data is split into several records inside one order number's place; the list
+  // returned holds them.
+  virtual Result<std::vector<JournalRecord>> append(WriteKind kind, ByteRange range,
+                                                    ByteView data) = 0;
 
-  // Reads guest bytes [at, at+out.size()) of a kData record; the range must lie inside record range.
-  // A tag failure is kCorrupt.
+  // Reads guest bytes [at, at+out.size()) of a kData record; the range must lie inside record
+  // range. A tag failure is kCorrupt.
   virtual Status read(const JournalLocation& location, ByteRange record_range, std::uint64_t at,
                       MutByteView out) = 0;
 
@@ -111,13 +113,14 @@ class Journal {
   // The newest synced commit id (epoch 0 and zero digest if there is none yet).
   virtual CommitId synced() = 0;
   // The records of epochs (after, through], in order. For write-back and for building the page map.
-  virtual std::vector<JournalRecord> records(std::uint64_t after_epoch, std::uint64_t through_epoch) = 0;
+  virtual std::vector<JournalRecord> records(std::uint64_t after_epoch,
+                                             std::uint64_t through_epoch) = 0;
   // The digest of a sealed epoch that is not yet trimmed, or of trimmed_epoch itself.
   virtual std::optional<CommitId> commit_id(std::uint64_t epoch) = 0;
 
   // Frees what epochs <= through hold: whole segments whose records all are that old. Call only
-  // after the commit and the base record are durable. Durable on return is the fact that recovery will not
-  // report these epochs as unsent (a trim record or the segments' absence).
+  // after the commit and the base record are durable. Durable on return is the fact that recovery
+  // will not report these epochs as unsent (a trim record or the segments' absence).
   virtual Status trim(std::uint64_t through_epoch) = 0;
 
   virtual JournalStats stats() = 0;

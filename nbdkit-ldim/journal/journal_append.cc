@@ -9,7 +9,8 @@ using namespace journal_format;
 
 namespace {
 
-// Sealed bytes on their way to the file. Small ones reuse one buffer a thread; it is not kept large.
+// Sealed bytes on their way to the file. Small ones reuse one buffer a thread; it is not kept
+// large.
 constexpr std::size_t kKeptScratchBytes = 288 * kKiB;
 
 class Scratch {
@@ -43,7 +44,8 @@ std::vector<JournalImpl::Piece> JournalImpl::cut(WriteKind kind, ByteRange range
   std::uint64_t done = 0;
   while (done < range.count) {
     const std::uint64_t at = range.offset + done;
-    const std::uint64_t n = std::min(most - at % kPageBytes, range.count - done);  // inner cuts lie on page edges
+    const std::uint64_t n =
+        std::min(most - at % kPageBytes, range.count - done);  // inner cuts lie on page edges
     pieces.push_back({{at, n}, done});
     done += n;
   }
@@ -55,7 +57,8 @@ bool JournalImpl::fits(RecordType type, const std::vector<Piece>& pieces) const 
   std::uint64_t end = segments_.back().bytes;
   std::size_t spare = 0;
   for (const Piece& piece : pieces) {
-    const std::uint64_t need = record_bytes(type, piece.range.offset, piece.range.count) + kSealBytes;
+    const std::uint64_t need =
+        record_bytes(type, piece.range.offset, piece.range.count) + kSealBytes;
     if (position + need > end) {
       if (spare == spares_.size()) return false;
       position = kRecordsStart + kStartBytes;
@@ -66,7 +69,8 @@ bool JournalImpl::fits(RecordType type, const std::vector<Piece>& pieces) const 
   return true;
 }
 
-JournalImpl::Placed JournalImpl::reserve(RecordType type, ByteRange range, std::uint64_t total_bytes) {
+JournalImpl::Placed JournalImpl::reserve(RecordType type, ByteRange range,
+                                         std::uint64_t total_bytes) {
   Placed placed;
   placed.segment = segments_.back().segment;
   placed.file_offset = position_;
@@ -107,7 +111,8 @@ JournalImpl::Placed JournalImpl::switch_segment() {
   return placed;
 }
 
-bool JournalImpl::place_all(RecordType type, const std::vector<Piece>& pieces, std::vector<Placed>* out) {
+bool JournalImpl::place_all(RecordType type, const std::vector<Piece>& pieces,
+                            std::vector<Placed>* out) {
   if (!fits(type, pieces)) return false;
   out->reserve(pieces.size() + 1);
   for (const Piece& piece : pieces) {
@@ -123,8 +128,10 @@ bool JournalImpl::place_all(RecordType type, const std::vector<Piece>& pieces, s
 
 Status JournalImpl::write_placed(Placed& placed, ByteView data) {
   Scratch scratch(placed.body.total_bytes);
-  const crypto::Tag tag = placed.segment->seal_record(placed.body, placed.file_offset, data, scratch.data());
-  const Status written = placed.segment->file().write_at(placed.file_offset, {scratch.data(), placed.body.total_bytes});
+  const crypto::Tag tag =
+      placed.segment->seal_record(placed.body, placed.file_offset, data, scratch.data());
+  const Status written = placed.segment->file().write_at(placed.file_offset,
+                                                         {scratch.data(), placed.body.total_bytes});
   if (!written.ok()) {
     const Lock lock(mutex_);
     return fail(written.error());
@@ -141,7 +148,8 @@ Status JournalImpl::write_control(Placed& placed) {
     resumed_chain_.reset();
     chain_ = crypto::Sha256();
     chain_.update(chain.view());
-    if (placed.body.type == RecordType::kSeal) sealing_ = {placed.body.epoch, placed.body.order, chain, 0};
+    if (placed.body.type == RecordType::kSeal)
+      sealing_ = {placed.body.epoch, placed.body.order, chain, 0};
   }
   if (placed.body.type == RecordType::kSeal) {
     const SealPayload payload{chain};
@@ -160,7 +168,8 @@ Error JournalImpl::latched() const {
 Error JournalImpl::fail(const Error& error) {
   if (!failed_) {
     failed_ = error.with_context("the journal stopped");
-    failed_->hint = "nothing more is accepted; check the disk under " + options_.folder + ", then start again";
+    failed_->hint =
+        "nothing more is accepted; check the disk under " + options_.folder + ", then start again";
   }
   retired_cv_.notify_all();
   sync_cv_.notify_all();
@@ -173,14 +182,19 @@ void JournalImpl::retire_done() {
     const InFlight& flight = in_flight_.front();
     chain_.update(flight.tag);
     switch (flight.type) {
-      case RecordType::kData: open_epoch_bytes_ += flight.record.count; [[fallthrough]];
+      case RecordType::kData:
+        open_epoch_bytes_ += flight.record.count;
+        [[fallthrough]];
       case RecordType::kZero:
-      case RecordType::kTrim: records_.push_back(flight.record); break;
+      case RecordType::kTrim:
+        records_.push_back(flight.record);
+        break;
       case RecordType::kSeal:
         epochs_.push_back(sealing_);
         open_epoch_bytes_ = 0;
         break;
-      case RecordType::kStart: break;
+      case RecordType::kStart:
+        break;
     }
     in_flight_.pop_front();
     ++retired_order_;
@@ -214,16 +228,20 @@ JournalRecord JournalImpl::unpack(const PackedRecord& record, std::uint64_t epoc
   out.epoch = epoch;
   out.kind = record.kind();
   out.range = {record.offset(), record.count};
-  const auto found = std::lower_bound(segments_.begin(), segments_.end(), record.segment,
-                                      [](const SegmentState& s, std::uint64_t n) { return s.segment->number() < n; });
+  const auto found = std::lower_bound(
+      segments_.begin(), segments_.end(), record.segment,
+      [](const SegmentState& s, std::uint64_t n) { return s.segment->number() < n; });
   out.location = {found->segment, record.file_offset};
   return out;
 }
 
-Result<std::vector<JournalRecord>> JournalImpl::append(WriteKind kind, ByteRange range, ByteView data) {
-  if (range.empty() || range.offset >= kMaxImageBytes || range.count > kMaxImageBytes - range.offset ||
+Result<std::vector<JournalRecord>> JournalImpl::append(WriteKind kind, ByteRange range,
+                                                       ByteView data) {
+  if (range.empty() || range.offset >= kMaxImageBytes ||
+      range.count > kMaxImageBytes - range.offset ||
       data.size() != (kind == WriteKind::kData ? range.count : 0)) {
-    return make_error(ErrorCode::kInvalidArgument, "a journal record needs a range on the disk and just its data");
+    return make_error(ErrorCode::kInvalidArgument,
+                      "a journal record needs a range on the disk and just its data");
   }
   const auto type = static_cast<RecordType>(kind);
   const std::vector<Piece> pieces = cut(kind, range);
@@ -236,19 +254,23 @@ Result<std::vector<JournalRecord>> JournalImpl::append(WriteKind kind, ByteRange
       if (place_all(type, pieces, &placed)) break;
       DIMS_TRY(obtain_spare(lock));
     }
-    want_spare = spares_.empty() && !creating_ && !spare_tried_ && position_ > segments_.back().bytes / 2;
+    want_spare =
+        spares_.empty() && !creating_ && !spare_tried_ && position_ > segments_.back().bytes / 2;
     if (want_spare) spare_tried_ = true;
   }
   for (Placed& one : placed) {
     if (one.body.type == RecordType::kStart) {
       DIMS_TRY(write_control(one));
     } else {
-      DIMS_TRY(write_placed(one, kind == WriteKind::kData ? data.subspan(one.data_offset, one.body.count) : ByteView{}));
+      DIMS_TRY(write_placed(one, kind == WriteKind::kData
+                                     ? data.subspan(one.data_offset, one.body.count)
+                                     : ByteView{}));
     }
   }
   {
     Lock lock(mutex_);
-    if (retired_order_ < placed.back().body.order) DIMS_TRY(wait_retired(lock, placed.back().body.order));
+    if (retired_order_ < placed.back().body.order)
+      DIMS_TRY(wait_retired(lock, placed.back().body.order));
   }
   if (want_spare) prepare_spare();
   std::vector<JournalRecord> out;
@@ -266,22 +288,25 @@ Result<std::vector<JournalRecord>> JournalImpl::append(WriteKind kind, ByteRange
   return out;
 }
 
-Status JournalImpl::read(const JournalLocation& location, ByteRange record_range, std::uint64_t at, MutByteView out) {
+Status JournalImpl::read(const JournalLocation& location, ByteRange record_range, std::uint64_t at,
+                         MutByteView out) {
   if (location.segment == nullptr) {
     return make_error(ErrorCode::kInvalidArgument, "journal read of a record without a file");
   }
   return location.segment->read(record_range, location.file_offset, at, out);
 }
 
-std::vector<JournalRecord> JournalImpl::records(std::uint64_t after_epoch, std::uint64_t through_epoch) {
+std::vector<JournalRecord> JournalImpl::records(std::uint64_t after_epoch,
+                                                std::uint64_t through_epoch) {
   const Lock lock(mutex_);
   std::vector<JournalRecord> out;
   const std::uint64_t first = std::max(after_epoch, trimmed_.epoch) + 1;
   std::uint64_t after_order = trimmed_.order;
   auto epoch = epochs_.begin();
   for (; epoch != epochs_.end() && epoch->epoch < first; ++epoch) after_order = epoch->seal_order;
-  auto record = std::lower_bound(records_.begin(), records_.end(), after_order,
-                                 [](const PackedRecord& r, std::uint64_t order) { return r.order <= order; });
+  auto record =
+      std::lower_bound(records_.begin(), records_.end(), after_order,
+                       [](const PackedRecord& r, std::uint64_t order) { return r.order <= order; });
   for (; record != records_.end(); ++record) {
     while (epoch != epochs_.end() && record->order > epoch->seal_order) ++epoch;
     const std::uint64_t number = epoch != epochs_.end() ? epoch->epoch

@@ -77,7 +77,8 @@ std::optional<CommitId> JournalImpl::commit_id(std::uint64_t epoch) {
   const Lock lock(mutex_);
   if (epoch == trimmed_.epoch) return CommitId{identity_.journal, epoch, trimmed_.digest};
   if (epoch < trimmed_.epoch || epoch - trimmed_.epoch > epochs_.size()) return std::nullopt;
-  return CommitId{identity_.journal, epoch, epochs_[static_cast<std::size_t>(epoch - trimmed_.epoch - 1)].digest};
+  return CommitId{identity_.journal, epoch,
+                  epochs_[static_cast<std::size_t>(epoch - trimmed_.epoch - 1)].digest};
 }
 
 }  // namespace dims::ldim

@@ -1,12 +1,12 @@
-// The journal's inside. open: journal_open.cc; append, read: journal_append.cc; flush: journal_flush.cc;
-// trim and space: journal_space.cc.
+// The journal's inside. open: journal_open.cc; append, read: journal_append.cc; flush:
+// journal_flush.cc; trim and space: journal_space.cc.
 //
 // One mutex guards everything below `mutex_`; no file is read, written or synced while it is held.
-// How an append runs: under the mutex it gets its order numbers, its epoch and its place in a file; it
-// seals and writes outside; under the mutex it marks itself done, and whoever closes the gap retires
-// all that is contiguous (chain, list of records); it returns when its own order number has retired.
-// A seal and a start record hold the chain over everything before them, so their writer waits until
-// that has retired. Everyone waits only for lower order numbers: no cycle.
+// How an append runs: under the mutex it gets its order numbers, its epoch and its place in a file;
+// it seals and writes outside; under the mutex it marks itself done, and whoever closes the gap
+// retires all that is contiguous (chain, list of records); it returns when its own order number has
+// retired. A seal and a start record hold the chain over everything before them, so their writer
+// waits until that has retired. Everyone waits only for lower order numbers: no cycle.
 #pragma once
 
 #include <condition_variable>
@@ -26,11 +26,14 @@ class JournalImpl final : public Journal {
 
   Status start();
 
-  Result<std::vector<JournalRecord>> append(WriteKind kind, ByteRange range, ByteView data) override;
-  Status read(const JournalLocation& location, ByteRange record_range, std::uint64_t at, MutByteView out) override;
+  Result<std::vector<JournalRecord>> append(WriteKind kind, ByteRange range,
+                                            ByteView data) override;
+  Status read(const JournalLocation& location, ByteRange record_range, std::uint64_t at,
+              MutByteView out) override;
   Result<CommitId> flush() override;
   CommitId synced() override;
-  std::vector<JournalRecord> records(std::uint64_t after_epoch, std::uint64_t through_epoch) override;
+  std::vector<JournalRecord> records(std::uint64_t after_epoch,
+                                     std::uint64_t through_epoch) override;
   std::optional<CommitId> commit_id(std::uint64_t epoch) override;
   Status trim(std::uint64_t through_epoch) override;
   JournalStats stats() override;
@@ -61,8 +64,8 @@ class JournalImpl final : public Journal {
     journal_format::RecordBody body;
     std::shared_ptr<JournalSegment> segment;
     std::uint64_t file_offset = 0;
-    std::uint64_t data_offset = 0;            // into the caller's data
-    journal_format::StartPayload start;       // of a start record; the chain is still missing
+    std::uint64_t data_offset = 0;       // into the caller's data
+    journal_format::StartPayload start;  // of a start record; the chain is still missing
   };
   struct Piece {
     ByteRange range;
@@ -72,7 +75,8 @@ class JournalImpl final : public Journal {
   // --- journal_append.cc ---
   std::vector<Piece> cut(WriteKind kind, ByteRange range) const;
   // Reserves all pieces, or nothing if the files at hand do not hold them.
-  bool place_all(journal_format::RecordType type, const std::vector<Piece>& pieces, std::vector<Placed>* out);
+  bool place_all(journal_format::RecordType type, const std::vector<Piece>& pieces,
+                 std::vector<Placed>* out);
   bool fits(journal_format::RecordType type, const std::vector<Piece>& pieces) const;
   Placed reserve(journal_format::RecordType type, ByteRange range, std::uint64_t total_bytes);
   Placed switch_segment();
@@ -92,7 +96,8 @@ class JournalImpl final : public Journal {
 
   // --- journal_space.cc ---
   Status obtain_spare(Lock& lock);
-  // Files that trim has made superfluous leave the list; the caller removes them, without the mutex.
+  // Files that trim has made superfluous leave the list; the caller removes them, without the
+  // mutex.
   std::vector<std::string> take_reclaimable();
   void remove_files(const std::vector<std::string>& paths);
   std::uint64_t payload_bytes(std::uint64_t segment_bytes) const;
@@ -118,35 +123,35 @@ class JournalImpl final : public Journal {
   std::optional<Error> failed_;
   std::deque<SegmentState> segments_;  // oldest first; the last one is open
   std::deque<std::shared_ptr<JournalSegment>> spares_;
-  std::uint64_t position_ = 0;         // in the open file
-  std::uint64_t next_number_ = 1;      // of files
-  std::uint64_t bytes_held_ = 0;       // all files, spares included
+  std::uint64_t position_ = 0;     // in the open file
+  std::uint64_t next_number_ = 1;  // of files
+  std::uint64_t bytes_held_ = 0;   // all files, spares included
   bool creating_ = false;
-  bool spare_tried_ = false;           // ahead of time, for the open file
+  bool spare_tried_ = false;  // ahead of time, for the open file
 
   std::uint64_t next_order_ = 1;
   std::uint64_t retired_order_ = 0;
-  std::deque<InFlight> in_flight_;     // orders retired_order_ + 1 ...
+  std::deque<InFlight> in_flight_;  // orders retired_order_ + 1 ...
   std::size_t waiters_ = 0;
-  crypto::Sha256 chain_;               // over everything retired since the newest seal or start
+  crypto::Sha256 chain_;                 // over everything retired since the newest seal or start
   std::optional<Digest> resumed_chain_;  // what the first start record of this open goes on from
 
-  std::uint64_t open_epoch_ = 1;       // of records that are reserved now
-  std::uint64_t open_records_ = 0;     // reserved in it
-  std::uint64_t open_epoch_bytes_ = 0; // retired since the newest retired seal
-  std::deque<PackedRecord> records_;   // retired, not trimmed
-  std::deque<SealedEpoch> epochs_;     // retired seals, not trimmed
-  SealedEpoch sealing_;                // the one seal that may be in flight
+  std::uint64_t open_epoch_ = 1;        // of records that are reserved now
+  std::uint64_t open_records_ = 0;      // reserved in it
+  std::uint64_t open_epoch_bytes_ = 0;  // retired since the newest retired seal
+  std::deque<PackedRecord> records_;    // retired, not trimmed
+  std::deque<SealedEpoch> epochs_;      // retired seals, not trimmed
+  SealedEpoch sealing_;                 // the one seal that may be in flight
   journal_format::TrimState trimmed_;
   CommitId synced_;
   std::uint64_t synced_order_ = 0;
   bool syncing_ = false;
   std::uint64_t note_generation_ = 0;  // only the syncing thread uses it
 
-  std::mutex trim_mutex_;              // one trim at a time; taken before mutex_
+  std::mutex trim_mutex_;  // one trim at a time; taken before mutex_
   std::uint64_t trim_generation_ = 0;
 
-  JournalStats start_stats_;           // what recovery found
+  JournalStats start_stats_;  // what recovery found
 };
 
 }  // namespace dims::ldim

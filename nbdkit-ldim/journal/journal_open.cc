@@ -18,18 +18,20 @@ std::uint64_t usable_segment_bytes(const JournalOptions& options) {
   return std::min({options.segment_bytes / kPageBytes * kPageBytes, quarter, kMaxSegmentBytes});
 }
 
-// What recovery read may lie in the kernel's cache only, even as clean pages: a sync that failed before
-// this start forgot them. So what nothing proves to be on disk is written again, byte for byte.
+// What recovery read may lie in the kernel's cache only, even as clean pages: a sync that failed
+// before this start forgot them. So what nothing proves to be on disk is written again, byte for
+// byte.
 Status make_durable(const RecoveredSegment& recovered, std::uint64_t synced_order) {
-  std::uint64_t from = recovered.first_order <= synced_order ? kRecordsStart + kStartBytes : kRecordsStart;
+  std::uint64_t from =
+      recovered.first_order <= synced_order ? kRecordsStart + kStartBytes : kRecordsStart;
   for (const SealedEpoch& seal : recovered.seals) {
     if (seal.seal_order <= synced_order) from = seal.file_offset + kSealBytes;
   }
   io::File& file = recovered.segment->file();
   Bytes buffer(static_cast<std::size_t>(std::min<std::uint64_t>(kMiB, recovered.end - from)));
   while (from < recovered.end) {
-    const MutByteView part =
-        MutByteView(buffer).first(static_cast<std::size_t>(std::min<std::uint64_t>(buffer.size(), recovered.end - from)));
+    const MutByteView part = MutByteView(buffer).first(
+        static_cast<std::size_t>(std::min<std::uint64_t>(buffer.size(), recovered.end - from)));
     DIMS_TRY(file.read_at(from, part));
     DIMS_TRY(file.write_at(from, part));
     from += part.size();
@@ -39,13 +41,14 @@ Status make_durable(const RecoveredSegment& recovered, std::uint64_t synced_orde
 
 }  // namespace
 
-Result<std::unique_ptr<Journal>> Journal::open(io::FileSystem& fs, const JournalOptions& options, Clock& clock,
-                                               Random& random) {
+Result<std::unique_ptr<Journal>> Journal::open(io::FileSystem& fs, const JournalOptions& options,
+                                               Clock& clock, Random& random) {
   crypto::initialise();
   if (options.folder.empty() || usable_segment_bytes(options) < kMinSegmentBytes) {
     return make_error(ErrorCode::kInvalidArgument,
-                      "a journal needs a folder, files of at least " + format_size(kMinSegmentBytes) +
-                          " and a limit of at least " + format_size(4 * kMinSegmentBytes),
+                      "a journal needs a folder, files of at least " +
+                          format_size(kMinSegmentBytes) + " and a limit of at least " +
+                          format_size(4 * kMinSegmentBytes),
                       "raise the journal's limit");
   }
   auto journal = std::make_unique<JournalImpl>(fs, options, clock, random);
@@ -53,14 +56,16 @@ Result<std::unique_ptr<Journal>> Journal::open(io::FileSystem& fs, const Journal
   return std::unique_ptr<Journal>(std::move(journal));
 }
 
-JournalImpl::JournalImpl(io::FileSystem& fs, const JournalOptions& options, Clock& clock, Random& random)
+JournalImpl::JournalImpl(io::FileSystem& fs, const JournalOptions& options, Clock& clock,
+                         Random& random)
     : fs_(fs),
       options_(options),
       clock_(clock),
       random_(random),
       identity_{{}, options.machine, options.image, options.session},
       segment_bytes_(usable_segment_bytes(options)),
-      max_data_bytes_(std::min(kMaxDataBytes, std::max(kPageBytes, segment_bytes_ / 4 / kPageBytes * kPageBytes))) {}
+      max_data_bytes_(std::min(
+          kMaxDataBytes, std::max(kPageBytes, segment_bytes_ / 4 / kPageBytes * kPageBytes))) {}
 
 JournalImpl::~JournalImpl() = default;
 
@@ -75,7 +80,8 @@ Status JournalImpl::start() {
   }
   DIMS_ASSIGN(RecoveredJournal found, examine_journal(fs_, options_));
   identity_.journal = found.existed ? found.journal : random_.id<JournalId>();
-  for (const RecoveredSegment& segment : found.segments) DIMS_TRY(make_durable(segment, found.synced_order));
+  for (const RecoveredSegment& segment : found.segments)
+    DIMS_TRY(make_durable(segment, found.synced_order));
   adopt(found);
   next_number_ = found.newest_number + 1;
 
@@ -118,21 +124,26 @@ Status JournalImpl::start() {
   return ok_status();
 }
 
-Result<std::shared_ptr<JournalSegment>> JournalImpl::make_first_segment(const RecoveredJournal& found) {
+Result<std::shared_ptr<JournalSegment>> JournalImpl::make_first_segment(
+    const RecoveredJournal& found) {
   if (found.reusable_number != 0 && found.reusable_bytes == segment_bytes_) {
-    DIMS_ASSIGN(auto file, fs_.open(segment_path(options_.folder, found.reusable_number), io::OpenMode::kReadWrite));
+    DIMS_ASSIGN(auto file, fs_.open(segment_path(options_.folder, found.reusable_number),
+                                    io::OpenMode::kReadWrite));
     if (file->preallocate(segment_bytes_).ok()) {
-      DIMS_ASSIGN(auto segment, JournalSegment::recycle(std::move(file), found.reusable_number, segment_bytes_,
-                                                        synced_order_, identity_, options_.key, random_));
+      DIMS_ASSIGN(auto segment,
+                  JournalSegment::recycle(std::move(file), found.reusable_number, segment_bytes_,
+                                          synced_order_, identity_, options_.key, random_));
       // Its name may never have been made durable.
       DIMS_TRY(fs_.sync_folder(options_.folder));
       return segment;
     }
   }
-  for (std::uint64_t bytes = segment_bytes_;; bytes = std::max(kLeastSegmentBytes, bytes / 8 / kPageBytes * kPageBytes)) {
-    auto made = JournalSegment::create(fs_, options_.folder, next_number_++, bytes, synced_order_, identity_,
-                                       options_.key, random_);
-    if (made.ok() || made.error().code != ErrorCode::kNoSpace || bytes <= kLeastSegmentBytes) return made;
+  for (std::uint64_t bytes = segment_bytes_;;
+       bytes = std::max(kLeastSegmentBytes, bytes / 8 / kPageBytes * kPageBytes)) {
+    auto made = JournalSegment::create(fs_, options_.folder, next_number_++, bytes, synced_order_,
+                                       identity_, options_.key, random_);
+    if (made.ok() || made.error().code != ErrorCode::kNoSpace || bytes <= kLeastSegmentBytes)
+      return made;
   }
 }
 
@@ -179,7 +190,8 @@ void JournalImpl::adopt(const RecoveredJournal& found) {
 // correctness; what fails is done again by the next open.
 void JournalImpl::clean_up(const RecoveredJournal& found) {
   for (const std::uint64_t number : found.garbage) {
-    if (number != segments_.back().segment->number()) (void)fs_.remove(segment_path(options_.folder, number));
+    if (number != segments_.back().segment->number())
+      (void)fs_.remove(segment_path(options_.folder, number));
   }
   for (const RecoveredSegment& segment : found.segments) {
     const auto bytes = segment.segment->file().size();

@@ -21,17 +21,18 @@ Status JournalImpl::obtain_spare(Lock& lock) {
   }
   Status status;
   if (bytes_held_ + segment_bytes_ > options_.limit_bytes) {
-    status = make_error(ErrorCode::kNoSpace,
-                        "the journal in " + options_.folder + " is full (" + format_size(bytes_held_) + " of " +
-                            format_size(options_.limit_bytes) + ")",
-                        "it empties as writes reach the server; raise its limit if this happens often");
+    status =
+        make_error(ErrorCode::kNoSpace,
+                   "the journal in " + options_.folder + " is full (" + format_size(bytes_held_) +
+                       " of " + format_size(options_.limit_bytes) + ")",
+                   "it empties as writes reach the server; raise its limit if this happens often");
   } else {
     bytes_held_ += segment_bytes_;
     const std::uint64_t number = next_number_++;
     const std::uint64_t synced_order = synced_order_;
     lock.unlock();
-    auto made = JournalSegment::create(fs_, options_.folder, number, segment_bytes_, synced_order, identity_,
-                                       options_.key, random_);
+    auto made = JournalSegment::create(fs_, options_.folder, number, segment_bytes_, synced_order,
+                                       identity_, options_.key, random_);
     lock.lock();
     if (made.ok()) {
       spares_.push_back(std::move(made).value());
@@ -59,10 +60,11 @@ std::vector<std::string> JournalImpl::take_reclaimable() {
     // The next file's start must be durable, for the chain goes on from there; and so must be the
     // trim state, in a file that stays.
     if (old.last_order > trimmed_.order || segments_[1].first_order > synced_order_) break;
-    const bool told = std::any_of(segments_.begin() + 1, segments_.end(), [&](const SegmentState& s) {
-      return s.slot_trim_epoch >= trimmed_.epoch ||
-             (s.start_trim_epoch >= trimmed_.epoch && s.first_order <= synced_order_);
-    });
+    const bool told =
+        std::any_of(segments_.begin() + 1, segments_.end(), [&](const SegmentState& s) {
+          return s.slot_trim_epoch >= trimmed_.epoch ||
+                 (s.start_trim_epoch >= trimmed_.epoch && s.first_order <= synced_order_);
+        });
     if (!told) break;
     paths.push_back(old.segment->file().path());
     bytes_held_ -= old.bytes;
@@ -85,11 +87,12 @@ Status JournalImpl::trim(std::uint64_t through_epoch) {
     if (failed_) return latched();
     if (through_epoch <= trimmed_.epoch) return ok_status();
     if (through_epoch > synced_.epoch) {
-      return make_error(ErrorCode::kInvalidArgument, "epoch " + std::to_string(through_epoch) +
-                                                         " cannot be trimmed: only " + std::to_string(synced_.epoch) +
-                                                         " epochs are synced");
+      return make_error(ErrorCode::kInvalidArgument,
+                        "epoch " + std::to_string(through_epoch) + " cannot be trimmed: only " +
+                            std::to_string(synced_.epoch) + " epochs are synced");
     }
-    const SealedEpoch& epoch = epochs_[static_cast<std::size_t>(through_epoch - trimmed_.epoch - 1)];
+    const SealedEpoch& epoch =
+        epochs_[static_cast<std::size_t>(through_epoch - trimmed_.epoch - 1)];
     state = {epoch.epoch, epoch.seal_order, epoch.digest};
     home = segments_.back().segment;
     ++trim_generation_;
@@ -131,7 +134,8 @@ JournalStats JournalImpl::stats() {
   const std::uint64_t used = position_ + kSealBytes;
   out.free_bytes = segments_.back().bytes > used ? segments_.back().bytes - used : 0;
   std::uint64_t more = spares_.size();
-  if (bytes_held_ < options_.limit_bytes) more += (options_.limit_bytes - bytes_held_) / segment_bytes_;
+  if (bytes_held_ < options_.limit_bytes)
+    more += (options_.limit_bytes - bytes_held_) / segment_bytes_;
   out.free_bytes += more * payload_bytes(segment_bytes_);
   out.failed = failed_.has_value();
   return out;

@@ -27,7 +27,8 @@ Digest first_chain(const JournalId& journal) {
 namespace {
 
 constexpr char kDamageHint[] =
-    "nothing was changed; check the disk, copy the folder, then restore the file or salvage the journal to a branch";
+    "nothing was changed; check the disk, copy the folder, then restore the file or salvage the "
+    "journal to a branch";
 
 // Everything seen while examining a folder.
 struct Examination {
@@ -74,7 +75,9 @@ Result<std::optional<RecoveredSegment>> scan_segment(SegmentScanner& scanner, Ex
     DIMS_ASSIGN(const auto record, scanner.next());
     if (!record) break;
     const RecordBody& body = record->body;
-    if (body.order != out.next_order || body.epoch != out.open_epoch || body.type == RecordType::kStart) break;
+    if (body.order != out.next_order || body.epoch != out.open_epoch ||
+        body.type == RecordType::kStart)
+      break;
     if (body.type == RecordType::kSeal) {
       const Digest digest = payload_as<SealPayload>(record->payload).chain;
       if (!(chain.peek() == digest)) break;
@@ -95,7 +98,8 @@ Result<std::optional<RecoveredSegment>> scan_segment(SegmentScanner& scanner, Ex
 }
 
 // Good headers behind the end of what a scan accepted: they prove what was synced.
-Status collect_claims(SegmentScanner& scanner, std::uint64_t from, Examination& seen, std::uint64_t* seals) {
+Status collect_claims(SegmentScanner& scanner, std::uint64_t from, Examination& seen,
+                      std::uint64_t* seals) {
   for (;;) {
     DIMS_ASSIGN(const auto header, scanner.find_header(from));
     if (!header) return ok_status();
@@ -106,15 +110,16 @@ Status collect_claims(SegmentScanner& scanner, std::uint64_t from, Examination& 
   }
 }
 
-Status examine_file(io::FileSystem& fs, const JournalOptions& options, std::uint64_t number, Examination& seen,
-                    RecoveredJournal& out) {
+Status examine_file(io::FileSystem& fs, const JournalOptions& options, std::uint64_t number,
+                    Examination& seen, RecoveredJournal& out) {
   const std::string path = segment_path(options.folder, number);
   DIMS_ASSIGN(auto file, fs.open(path, io::OpenMode::kReadWrite));
   DIMS_ASSIGN(const std::uint64_t bytes, file->size());
   auto loaded = JournalSegment::load(file, number, options.machine, options.image, options.key);
   if (!loaded.ok()) {
     if (loaded.error().code != ErrorCode::kCorrupt) return loaded.error();
-    // The header is synced before the first record is written: without records, the file was being made.
+    // The header is synced before the first record is written: without records, the file was being
+    // made.
     SegmentScanner scanner(std::make_shared<JournalSegment>(file, FileHeader{}, Secret32{}));
     DIMS_ASSIGN(const std::uint64_t used, scanner.used_end(kPageBytes));
     if (used > kPageBytes) {
@@ -127,10 +132,12 @@ Status examine_file(io::FileSystem& fs, const JournalOptions& options, std::uint
     return ok_status();
   }
   const auto segment = std::move(loaded).value();
-  if (!seen.loaded.empty() && !(seen.loaded.front()->header().journal == segment->header().journal)) {
+  if (!seen.loaded.empty() &&
+      !(seen.loaded.front()->header().journal == segment->header().journal)) {
     return make_error(ErrorCode::kInvalidArgument,
-                      "journal file " + path + " belongs to journal " + segment->header().journal.hex() +
-                          ", its neighbours to journal " + seen.loaded.front()->header().journal.hex(),
+                      "journal file " + path + " belongs to journal " +
+                          segment->header().journal.hex() + ", its neighbours to journal " +
+                          seen.loaded.front()->header().journal.hex(),
                       "move the file that was put here by mistake out of the folder");
   }
   seen.loaded.push_back(segment);
@@ -176,17 +183,21 @@ std::vector<std::uint64_t> linked_chain(const Examination& seen, std::uint64_t l
   }
 }
 
-Error damage(const Examination& seen, const std::vector<std::uint64_t>& chain, const std::string& folder) {
+Error damage(const Examination& seen, const std::vector<std::uint64_t>& chain,
+             const std::string& folder) {
   std::string message = "the journal in " + folder + " is damaged: ";
   if (chain.empty()) {
     message += "its first file is missing or damaged";
   } else {
     const RecoveredSegment& last = seen.candidates.at(chain.front());
-    message += "record " + std::to_string(last.next_order) + ", expected in " + last.segment->file().path() +
-               " at byte " + std::to_string(last.end) + " or in the next file, is missing or damaged";
+    message += "record " + std::to_string(last.next_order) + ", expected in " +
+               last.segment->file().path() + " at byte " + std::to_string(last.end) +
+               " or in the next file, is missing or damaged";
   }
-  message += ", but " + (seen.claimed_by.empty() ? "the trim mark" : seen.claimed_by) + " shows that records up to " +
-             std::to_string(std::max(seen.synced_claim, seen.trimmed.order)) + " were safely written";
+  message += ", but " + (seen.claimed_by.empty() ? "the trim mark" : seen.claimed_by) +
+             " shows that records up to " +
+             std::to_string(std::max(seen.synced_claim, seen.trimmed.order)) +
+             " were safely written";
   return make_error(ErrorCode::kCorrupt, message, kDamageHint);
 }
 
@@ -218,8 +229,10 @@ Result<RecoveredJournal> examine_journal(io::FileSystem& fs, const JournalOption
   for (auto it = seen.candidates.rbegin(); it != seen.candidates.rend() && chain.empty(); ++it) {
     chain = linked_chain(seen, it->first);
   }
-  const std::uint64_t newest_order = chain.empty() ? 0 : seen.candidates.at(chain.front()).next_order - 1;
-  if (newest_order < seen.synced_claim || newest_order < seen.trimmed.order) return damage(seen, chain, options.folder);
+  const std::uint64_t newest_order =
+      chain.empty() ? 0 : seen.candidates.at(chain.front()).next_order - 1;
+  if (newest_order < seen.synced_claim || newest_order < seen.trimmed.order)
+    return damage(seen, chain, options.folder);
 
   out.synced_order = seen.synced_claim;
   for (const auto& segment : seen.loaded) {
@@ -234,7 +247,8 @@ Result<RecoveredJournal> examine_journal(io::FileSystem& fs, const JournalOption
   }
   if (out.reusable_number != out.newest_number) out.reusable_number = 0;
   std::reverse(chain.begin(), chain.end());
-  for (const std::uint64_t number : chain) out.segments.push_back(std::move(seen.candidates.at(number)));
+  for (const std::uint64_t number : chain)
+    out.segments.push_back(std::move(seen.candidates.at(number)));
   if (!out.segments.empty()) {
     SegmentScanner tail(out.segments.back().segment);
     DIMS_ASSIGN(const std::uint64_t used, tail.used_end(out.segments.back().end));

@@ -1,9 +1,10 @@
-// What a journal's folder holds: reads and verifies every file and decides what is valid. Changes nothing.
+// What a journal's folder holds: reads and verifies every file and decides what is valid. Changes
+// nothing.
 //
-// Files are linked: the first record of each (start) says which file it continues, where, and with which
-// chain. The newest start record whose links all hold wins. What is lost behind that is a torn tail
-// unless something proves that it was synced once: every record, and a note in each file, says how
-// far everything was synced when it was written. Then it is damage: kCorrupt.
+// Files are linked: the first record of each (start) says which file it continues, where, and with
+// which chain. The newest start record whose links all hold wins. What is lost behind that is a
+// torn tail unless something proves that it was synced once: every record, and a note in each file,
+// says how far everything was synced when it was written. Then it is damage: kCorrupt.
 // (docs/formats/journal.md, "Recovery")
 #pragma once
 
@@ -28,7 +29,8 @@ struct PackedRecord {
   WriteKind kind() const { return static_cast<WriteKind>(kind_offset >> 56); }
 };
 static_assert(sizeof(PackedRecord) == 32);
-PackedRecord pack(const journal_format::RecordBody& body, std::uint64_t file_offset, std::uint64_t segment);
+PackedRecord pack(const journal_format::RecordBody& body, std::uint64_t file_offset,
+                  std::uint64_t segment);
 
 struct SealedEpoch {
   std::uint64_t epoch = 0;
@@ -57,14 +59,16 @@ struct RecoveredJournal {
   JournalId journal;
   journal_format::TrimState trimmed;
   std::vector<RecoveredSegment> segments;  // the valid chain, oldest first
-  std::uint64_t synced_order = 0;          // proven to be on disk; what is behind it may be in the cache only
-  std::uint64_t newest_number = 0;         // of any file in the folder
+  std::uint64_t synced_order =
+      0;  // proven to be on disk; what is behind it may be in the cache only
+  std::uint64_t newest_number = 0;  // of any file in the folder
   // Files that hold nothing valid, to be removed once the new file is durable.
   std::vector<std::uint64_t> garbage;
-  // A garbage file without any record that may become the new file, so that a full disk stops no start.
+  // A garbage file without any record that may become the new file, so that a full disk stops no
+  // start.
   std::uint64_t reusable_number = 0;
   std::uint64_t reusable_bytes = 0;
-  std::uint64_t cut_bytes = 0;          // behind the end, not zero, given up as a torn tail
+  std::uint64_t cut_bytes = 0;  // behind the end, not zero, given up as a torn tail
   std::uint64_t cut_seals = 0;  // seals among them: flushes that had not returned
 };
 

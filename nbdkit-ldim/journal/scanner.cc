@@ -13,12 +13,14 @@ constexpr std::size_t kWindowBytes = 2 * kMiB;
 static_assert(kMaxDataBytes + 300 * crypto::kTagBytes + sizeof(RecordHeader) < kWindowBytes);
 }  // namespace
 
-SegmentScanner::SegmentScanner(std::shared_ptr<JournalSegment> segment) : segment_(std::move(segment)) {}
+SegmentScanner::SegmentScanner(std::shared_ptr<JournalSegment> segment)
+    : segment_(std::move(segment)) {}
 
 Result<ByteView> SegmentScanner::window(std::uint64_t at, std::size_t count) {
   if (at < buffer_at_ || at + count > buffer_at_ + buffer_count_) {
     // The window grows with use, for a journal with little in it shall open fast.
-    const std::size_t want = std::max(count, std::min(kWindowBytes, std::max<std::size_t>(64 * kKiB, buffer_.size() * 2)));
+    const std::size_t want = std::max(
+        count, std::min(kWindowBytes, std::max<std::size_t>(64 * kKiB, buffer_.size() * 2)));
     if (buffer_.size() < want) buffer_.resize(want);
     buffer_at_ = at;
     buffer_count_ = 0;
@@ -43,7 +45,8 @@ Result<std::optional<ScannedRecord>> SegmentScanner::next() {
   record.body = *body;
   record.file_offset = position_;
   record.tag = header.tag;
-  if (body->type == RecordType::kSeal || body->type == RecordType::kStart) record.payload.resize(body->count);
+  if (body->type == RecordType::kSeal || body->type == RecordType::kStart)
+    record.payload.resize(body->count);
   if (!segment_->open_body(*body, position_, bytes, record.payload)) return none;
   position_ += body->total_bytes;
   return std::optional<ScannedRecord>(std::move(record));

@@ -1,8 +1,9 @@
-// Reads a journal file front to back: the next good record, or the place where none is; and looks for
-// good records behind such a place. Used by recovery, and by whoever salvages a damaged journal.
+// Reads a journal file front to back: the next good record, or the place where none is; and looks
+// for good records behind such a place. Used by recovery, and by whoever salvages a damaged
+// journal.
 //
-// Threads: one owner at a time. Ownership: shares the segment. Units: bytes. Errors: kIo when the file
-// cannot be read; bytes that fail a check are no error but the end of the scan.
+// Threads: one owner at a time. Ownership: shares the segment. Units: bytes. Errors: kIo when the
+// file cannot be read; bytes that fail a check are no error but the end of the scan.
 #pragma once
 
 #include <memory>

@@ -23,7 +23,7 @@ struct Node {
   std::uint32_t skip = 0;          // of the record, before the piece
   std::uint32_t record_count = 0;  // guest bytes of the record
   std::uint32_t file_offset = 0;
-  std::uint32_t segment = 0;       // index into the table
+  std::uint32_t segment = 0;  // index into the table
   WriteKind kind = WriteKind::kData;
 };
 static_assert(sizeof(Node) == 32);
@@ -86,8 +86,8 @@ struct PendingMap::Impl {
   }
 
   void insert(ByteRange range, const Node& node) {
-    // What overlaps is few pieces in practice: take out the older ones, put back what sticks out, and
-    // fill what the newer ones leave.
+    // What overlaps is few pieces in practice: take out the older ones, put back what sticks out,
+    // and fill what the newer ones leave.
     auto it = first_at(range.offset);
     if (it != map.end() && it->first == range.offset && it->second.count == range.count &&
         it->second.order <= node.order) {  // the same place again: no change of the tree's shape
@@ -141,11 +141,12 @@ PendingMap::~PendingMap() = default;
 
 void PendingMap::insert(const JournalRecord& record) {
   const std::unique_lock lock(impl_->mutex);
-  // A writer that was slow to enter what has been committed meanwhile: entered now, it would hide what
-  // newer committed writes left in the base.
+  // A writer that was slow to enter what has been committed meanwhile: entered now, it would hide
+  // what newer committed writes left in the base.
   if (record.order <= impl_->removed_through) return;
   for (std::uint64_t done = 0; done < record.range.count; done += kMaxPieceBytes) {
-    const ByteRange part{record.range.offset + done, std::min(kMaxPieceBytes, record.range.count - done)};
+    const ByteRange part{record.range.offset + done,
+                         std::min(kMaxPieceBytes, record.range.count - done)};
     Node node;
     node.order = record.order;
     node.kind = record.kind;
@@ -159,7 +160,8 @@ void PendingMap::insert(const JournalRecord& record) {
 std::vector<PendingPiece> PendingMap::lookup(ByteRange range) const {
   std::vector<PendingPiece> out;
   const std::shared_lock lock(impl_->mutex);
-  for (auto it = impl_->first_at(range.offset); it != impl_->map.end() && it->first < range.end(); ++it) {
+  for (auto it = impl_->first_at(range.offset); it != impl_->map.end() && it->first < range.end();
+       ++it) {
     PendingPiece piece = impl_->piece(it->first, it->second);
     piece.range = intersect(piece.range, range);
     if (!piece.range.empty()) out.push_back(std::move(piece));

@@ -2,8 +2,8 @@
 //
 // An interval map over byte ranges, so that writes of any alignment need no page of the base. Bytes
 // that it does not cover come from the base (cache or server).
-// Threads: all methods are thread-safe; lookups run in parallel. Ownership: entries keep their journal
-// segment alive. Units: bytes. Errors: none.
+// Threads: all methods are thread-safe; lookups run in parallel. Ownership: entries keep their
+// journal segment alive. Units: bytes. Errors: none.
 #pragma once
 
 #include <cstdint>
@@ -16,10 +16,10 @@ namespace dims::ldim {
 
 // A piece of a record that is still the newest for its bytes.
 struct PendingPiece {
-  ByteRange range;          // guest bytes of this piece
+  ByteRange range;  // guest bytes of this piece
   WriteKind kind = WriteKind::kData;
   std::uint64_t order = 0;
-  ByteRange record_range;   // guest bytes of the whole record, for Journal::read
+  ByteRange record_range;  // guest bytes of the whole record, for Journal::read
   JournalLocation location;
 };
 
@@ -36,8 +36,8 @@ class PendingMap {
   std::vector<PendingPiece> lookup(ByteRange range) const;
   // Fast answer to "does anything overlap?"; exact.
   bool overlaps(ByteRange range) const;
-  // Removes every piece whose order number is <= through_order (they are committed). A record of such an order
-  // that is inserted later is ignored: the base holds it, or something newer.
+  // Removes every piece whose order number is <= through_order (they are committed). A record of
+  // such an order that is inserted later is ignored: the base holds it, or something newer.
   void remove_through(std::uint64_t through_order);
   void clear();
 

@@ -53,7 +53,8 @@ TEST_CASE("an_error_at_any_call_loses_nothing_promised") {
       // Killed and started again on the same machine, then a power cut; or the cut at once.
       for (int kind = 0; kind < 3; ++kind) {
         JournalModel fork = model;
-        auto after = kind == 0 ? disk.copy() : disk.after_power_cut(index * 3 + static_cast<std::uint64_t>(kind));
+        auto after = kind == 0 ? disk.copy()
+                               : disk.after_power_cut(index * 3 + static_cast<std::uint64_t>(kind));
         auto opened = fork.open(*after);
         if (!opened.ok()) FAIL(opened.error().to_string());
         const std::string wrong = fork.check(**opened);

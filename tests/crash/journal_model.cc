@@ -6,7 +6,8 @@ namespace dims::test {
 
 using ldim::WriteKind;
 
-JournalModel::JournalModel(std::uint64_t seed) : random_(seed), journal_random_(seed ^ 0x5a5a5a5aULL) {
+JournalModel::JournalModel(std::uint64_t seed)
+    : random_(seed), journal_random_(seed ^ 0x5a5a5a5aULL) {
   options_.folder = "/journal";
   options_.machine.bytes.fill(1);
   options_.image.bytes.fill(2);
@@ -37,7 +38,8 @@ bool JournalModel::append(ldim::Journal& journal, WriteKind kind, ByteRange rang
     return true;
   }
   for (const auto& record : *records) {
-    known_.push_back({record.order, record.epoch, kind, record.range, write.data_seed, record.range.offset - range.offset});
+    known_.push_back({record.order, record.epoch, kind, record.range, write.data_seed,
+                      record.range.offset - range.offset});
   }
   running_.reset();
   return true;
@@ -74,15 +76,20 @@ bool JournalModel::step(ldim::Journal& journal) {
   return trim(journal, trimmed_ + 1 + random_.below(synced - trimmed_));
 }
 
-std::string JournalModel::check_record(ldim::Journal& journal, const ldim::JournalRecord& got, const Known& want) const {
+std::string JournalModel::check_record(ldim::Journal& journal, const ldim::JournalRecord& got,
+                                       const Known& want) const {
   const std::string name = "record " + std::to_string(got.order);
-  if (got.order != want.order) return name + " stands where " + std::to_string(want.order) + " was written";
-  if (got.kind != want.kind || !(got.range == want.range)) return name + " has another kind or range";
+  if (got.order != want.order)
+    return name + " stands where " + std::to_string(want.order) + " was written";
+  if (got.kind != want.kind || !(got.range == want.range))
+    return name + " has another kind or range";
   if (got.kind != WriteKind::kData) return {};
   Bytes text(got.range.count);
-  if (!journal.read(got.location, got.range, got.range.offset, text).ok()) return name + " cannot be read";
+  if (!journal.read(got.location, got.range, got.range.offset, text).ok())
+    return name + " cannot be read";
   const Bytes data = data_of(want.data_seed, want.data_skip + got.range.count);
-  if (!std::equal(text.begin(), text.end(), data.begin() + static_cast<std::ptrdiff_t>(want.data_skip))) {
+  if (!std::equal(text.begin(), text.end(),
+                  data.begin() + static_cast<std::ptrdiff_t>(want.data_skip))) {
     return name + " has other data";
   }
   return {};
@@ -92,20 +99,22 @@ std::string JournalModel::check(ldim::Journal& journal) const {
   const auto stats = journal.stats();
   const std::uint64_t trimmed = stats.trimmed_epoch;
   if (trimmed < trimmed_ || trimmed > std::max(trim_tried_, trimmed_)) {
-    return "trimmed epoch " + std::to_string(trimmed) + ", told " + std::to_string(trimmed_) + ", tried " +
-           std::to_string(trim_tried_);
+    return "trimmed epoch " + std::to_string(trimmed) + ", told " + std::to_string(trimmed_) +
+           ", tried " + std::to_string(trim_tried_);
   }
   const auto records = journal.records(0, ~std::uint64_t{0});
   std::size_t at = 0;
   while (at < known_.size() && known_[at].epoch <= trimmed) ++at;
   for (std::size_t i = 0; i < records.size(); ++i) {
-    if (records[i].epoch > journal.synced().epoch) return "a recovered record is not sealed and synced";
+    if (records[i].epoch > journal.synced().epoch)
+      return "a recovered record is not sealed and synced";
     if (at < known_.size()) {
       const std::string wrong = check_record(journal, records[i], known_[at++]);
       if (!wrong.empty()) return wrong;
       continue;
     }
-    // Behind everything that returned: pieces of the write that was running, from its first byte on.
+    // Behind everything that returned: pieces of the write that was running, from its first byte
+    // on.
     if (!running_) return "record " + std::to_string(records[i].order) + " was never written";
     Known piece;
     piece.order = records[i].order;
@@ -114,7 +123,8 @@ std::string JournalModel::check(ldim::Journal& journal) const {
     piece.range = {running_->range.offset + skip, records[i].range.count};
     piece.data_seed = running_->data_seed;
     piece.data_skip = skip;
-    if (records[i].range.offset < running_->range.offset || records[i].range.end() > running_->range.end()) {
+    if (records[i].range.offset < running_->range.offset ||
+        records[i].range.end() > running_->range.end()) {
       return "record " + std::to_string(records[i].order) + " is no piece of the running write";
     }
     const std::string wrong = check_record(journal, records[i], piece);
@@ -127,7 +137,8 @@ std::string JournalModel::check(ldim::Journal& journal) const {
   for (const auto& commit : told_) {
     if (commit.epoch < trimmed) continue;
     const auto now = journal.commit_id(commit.epoch);
-    if (!now || !(*now == commit)) return "the commit id of epoch " + std::to_string(commit.epoch) + " changed";
+    if (!now || !(*now == commit))
+      return "the commit id of epoch " + std::to_string(commit.epoch) + " changed";
   }
   return {};
 }
@@ -136,7 +147,8 @@ void JournalModel::adopt(ldim::Journal& journal) {
   std::vector<Known> kept;
   const auto records = journal.records(0, ~std::uint64_t{0});
   for (const auto& record : records) {
-    const auto found = std::find_if(known_.begin(), known_.end(), [&](const Known& k) { return k.order == record.order; });
+    const auto found = std::find_if(known_.begin(), known_.end(),
+                                    [&](const Known& k) { return k.order == record.order; });
     if (found != known_.end()) {
       kept.push_back(*found);
       kept.back().epoch = record.epoch;

@@ -1,9 +1,9 @@
 // Drives a journal with random work and knows what must be there after a crash.
 //
-// The oracle: what is recovered is the appended sequence, in order, from behind the trimmed epoch up to
-// some record; that record is not before the last one that a successful flush covered; only the
-// operation that was running when the machine stopped may be there in part; commit ids that were told
-// stay as they were.
+// The oracle: what is recovered is the appended sequence, in order, from behind the trimmed epoch
+// up to some record; that record is not before the last one that a successful flush covered; only
+// the operation that was running when the machine stopped may be there in part; commit ids that
+// were told stay as they were.
 #pragma once
 
 #include <memory>
@@ -51,17 +51,18 @@ class JournalModel {
     std::uint64_t data_seed = 0;
   };
   static Bytes data_of(std::uint64_t data_seed, std::uint64_t count);
-  std::string check_record(ldim::Journal& journal, const ldim::JournalRecord& got, const Known& want) const;
+  std::string check_record(ldim::Journal& journal, const ldim::JournalRecord& got,
+                           const Known& want) const;
 
   SeededRandom random_;
   SeededRandom journal_random_;
   ManualClock clock_;
   ldim::JournalOptions options_;
-  std::vector<Known> known_;        // appended, in order; those of trimmed epochs too
-  std::size_t flushed_ = 0;         // so many of them must survive
-  std::optional<Write> running_;    // an append that did not return
-  std::uint64_t trimmed_ = 0;       // told to be durable
-  std::uint64_t trim_tried_ = 0;    // may be
+  std::vector<Known> known_;          // appended, in order; those of trimmed epochs too
+  std::size_t flushed_ = 0;           // so many of them must survive
+  std::optional<Write> running_;      // an append that did not return
+  std::uint64_t trimmed_ = 0;         // told to be durable
+  std::uint64_t trim_tried_ = 0;      // may be
   std::vector<ldim::CommitId> told_;  // by flush, ascending
   std::uint64_t next_seed_ = 1;
 };

@@ -1,4 +1,5 @@
-// The power goes off at a random call, also while recovering. States: DIMS_CRASH_STATES (default 2000).
+// The power goes off at a random call, also while recovering. States: DIMS_CRASH_STATES (default
+// 2000).
 #include <catch2/catch.hpp>
 
 #include <atomic>
@@ -22,8 +23,10 @@ std::uint64_t states_wanted() {
   return given != nullptr ? std::strtoull(given, nullptr, 0) : 2000;
 }
 
-// Opens what a cut left, with up to two more cuts or kills while it recovers; then looks at every outcome.
-std::string recover_and_check(JournalModel& model, std::unique_ptr<SimFileSystem>& disk, std::uint64_t* states) {
+// Opens what a cut left, with up to two more cuts or kills while it recovers; then looks at every
+// outcome.
+std::string recover_and_check(JournalModel& model, std::unique_ptr<SimFileSystem>& disk,
+                              std::uint64_t* states) {
   SeededRandom& random = model.random();
   for (int again = 0; again < 2 && random.below(3) == 0; ++again) {
     disk->stop_at_call(random.below(60));
@@ -42,8 +45,10 @@ std::string recover_and_check(JournalModel& model, std::unique_ptr<SimFileSystem
     opened = model.open(*(disk = disk->after_power_cut(random.next())));
     if (!opened.ok()) return "cannot open again: " + opened.error().to_string();
     wrong = model.check(**opened);
-    if (!wrong.empty()) wrong = "after a second cut: " + wrong;
-    else model.adopt(**opened);
+    if (!wrong.empty())
+      wrong = "after a second cut: " + wrong;
+    else
+      model.adopt(**opened);
   }
   return wrong;
 }
@@ -125,7 +130,9 @@ TEST_CASE("power_cut_or_kill_under_parallel_writes_keeps_a_prefix") {
     for (auto& thread : threads) thread.join();
     for (int look = 0; look < 4; ++look) {
       const bool killed = look == 3;  // then everything that returned is there, flushed or not
-      const auto cut = killed ? disk.copy() : disk.after_power_cut(run_seed * 3 + static_cast<std::uint64_t>(look));
+      const auto cut = killed
+                           ? disk.copy()
+                           : disk.after_power_cut(run_seed * 3 + static_cast<std::uint64_t>(look));
       auto recovered = model.open(*cut);
       INFO("DIMS_TEST_SEED=" << run_seed);
       if (!recovered.ok()) FAIL(recovered.error().to_string());
@@ -139,7 +146,9 @@ TEST_CASE("power_cut_or_kill_under_parallel_writes_keeps_a_prefix") {
         REQUIRE(found.count(order) == 1);  // no hole
         REQUIRE(found[order].range == record.range);
         Bytes text(record.range.count);
-        REQUIRE((*recovered)->read(found[order].location, record.range, record.range.offset, text).ok());
+        REQUIRE((*recovered)
+                    ->read(found[order].location, record.range, record.range.offset, text)
+                    .ok());
       }
     }
   }

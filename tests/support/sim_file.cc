@@ -21,8 +21,8 @@ struct Change {
 };
 
 struct Inode {
-  Bytes now;      // what readers see
-  Bytes durable;  // what the last sync made safe
+  Bytes now;                    // what readers see
+  Bytes durable;                // what the last sync made safe
   std::vector<Change> changes;  // since then
 };
 
@@ -53,10 +53,15 @@ Outcome draw_outcome(SeededRandom& random) {
 // How many of a sector's `count` states survive (0 = the durable one).
 std::uint64_t surviving_states(const Outcome& outcome, std::uint64_t count, SeededRandom& random) {
   switch (outcome.mode) {
-    case Outcome::Mode::kNothing: return 0;
-    case Outcome::Mode::kEverything: return count;
-    case Outcome::Mode::kAlmostAll: return random.below(12) == 0 ? random.below(count + 1) : count;
-    default: return random.below(100) < outcome.percent ? count - random.below(count) : random.below(count);
+    case Outcome::Mode::kNothing:
+      return 0;
+    case Outcome::Mode::kEverything:
+      return count;
+    case Outcome::Mode::kAlmostAll:
+      return random.below(12) == 0 ? random.below(count + 1) : count;
+    default:
+      return random.below(100) < outcome.percent ? count - random.below(count)
+                                                 : random.below(count);
   }
 }
 
@@ -71,14 +76,18 @@ Bytes surviving_bytes(const Inode& inode, const Outcome& outcome, SeededRandom& 
       size = change.offset;
     } else {
       size = std::max(size, change.offset + change.data.size());
-      for (std::uint64_t s = change.offset / kSector; s * kSector < change.offset + change.data.size(); ++s) ++states[s];
+      for (std::uint64_t s = change.offset / kSector;
+           s * kSector < change.offset + change.data.size(); ++s)
+        ++states[s];
     }
     sizes.push_back(size);
   }
   std::uint64_t kept = random.below(sizes.size());
   if (outcome.mode == Outcome::Mode::kNothing) kept = 0;
-  if (outcome.mode == Outcome::Mode::kEverything || outcome.mode == Outcome::Mode::kAlmostAll) kept = sizes.size() - 1;
-  const std::uint64_t cut = kept;  // kPrefix: changes before this survive whole, the next one is torn
+  if (outcome.mode == Outcome::Mode::kEverything || outcome.mode == Outcome::Mode::kAlmostAll)
+    kept = sizes.size() - 1;
+  const std::uint64_t cut =
+      kept;  // kPrefix: changes before this survive whole, the next one is torn
   if (outcome.mode != Outcome::Mode::kPrefix) {
     for (auto& [sector, count] : states) count = surviving_states(outcome, count, random);
   }
@@ -90,10 +99,13 @@ Bytes surviving_bytes(const Inode& inode, const Outcome& outcome, SeededRandom& 
       if (i < kept) bytes.resize(change.offset);
       continue;
     }
-    for (std::uint64_t s = change.offset / kSector; s * kSector < change.offset + change.data.size(); ++s) {
+    for (std::uint64_t s = change.offset / kSector;
+         s * kSector < change.offset + change.data.size(); ++s) {
       bool survives;
-      if (outcome.mode == Outcome::Mode::kPrefix) survives = i < cut || (i == cut && random.below(2) == 0);
-      else survives = seen[s]++ < states[s];
+      if (outcome.mode == Outcome::Mode::kPrefix)
+        survives = i < cut || (i == cut && random.below(2) == 0);
+      else
+        survives = seen[s]++ < states[s];
       if (!survives) continue;
       const std::uint64_t from = std::max(change.offset, s * kSector);
       const std::uint64_t to = std::min(change.offset + change.data.size(), (s + 1) * kSector);
@@ -106,8 +118,12 @@ Bytes surviving_bytes(const Inode& inode, const Outcome& outcome, SeededRandom& 
 
 void apply_name(Names& names, const NameChange& change) {
   switch (change.kind) {
-    case NameChange::Kind::kCreate: names[change.name] = change.inode; break;
-    case NameChange::Kind::kRemove: names.erase(change.name); break;
+    case NameChange::Kind::kCreate:
+      names[change.name] = change.inode;
+      break;
+    case NameChange::Kind::kRemove:
+      names.erase(change.name);
+      break;
     case NameChange::Kind::kRename:
       names.erase(change.name);
       names[change.to] = change.inode;
@@ -186,12 +202,14 @@ class SimFile : public io::File {
     const auto fault = disk_->meet();
     std::size_t count = data.size();
     if (fault) count = *fault == SimFault::kShort && !disk_->stopped() ? data.size() / 2 : 0;
-    if (offset + count > inode_->now.size() && !disk_->room_for(offset + count - inode_->now.size())) {
+    if (offset + count > inode_->now.size() &&
+        !disk_->room_for(offset + count - inode_->now.size())) {
       return io::errno_error(ENOSPC, "cannot write", path_);
     }
     if (count > 0) {
       apply_write(inode_->now, offset, data.first(count));
-      inode_->changes.push_back({false, offset, Bytes(data.begin(), data.begin() + static_cast<std::ptrdiff_t>(count))});
+      inode_->changes.push_back(
+          {false, offset, Bytes(data.begin(), data.begin() + static_cast<std::ptrdiff_t>(count))});
     }
     if (fault) return SimDisk::error_of(*fault, "cannot write", path_);
     return ok_status();
@@ -217,8 +235,10 @@ class SimFile : public io::File {
     }
     // Replayed, not copied: what an earlier failed sync lost stays lost.
     for (const Change& change : inode_->changes) {
-      if (change.resize) inode_->durable.resize(change.offset);
-      else apply_write(inode_->durable, change.offset, change.data);
+      if (change.resize)
+        inode_->durable.resize(change.offset);
+      else
+        apply_write(inode_->durable, change.offset, change.data);
     }
     inode_->changes.clear();
     ++disk_->syncs;
@@ -227,9 +247,11 @@ class SimFile : public io::File {
 
   Status preallocate(std::uint64_t size) override {
     const std::lock_guard lock(disk_->mutex);
-    if (const auto fault = disk_->meet()) return SimDisk::error_of(*fault, "cannot reserve space for", path_);
+    if (const auto fault = disk_->meet())
+      return SimDisk::error_of(*fault, "cannot reserve space for", path_);
     if (size <= inode_->now.size()) return ok_status();
-    if (!disk_->room_for(size - inode_->now.size())) return io::errno_error(ENOSPC, "cannot reserve space for", path_);
+    if (!disk_->room_for(size - inode_->now.size()))
+      return io::errno_error(ENOSPC, "cannot reserve space for", path_);
     resize(size);
     return ok_status();
   }
@@ -300,7 +322,8 @@ Status SimFileSystem::rename(const std::string& from, const std::string& to) {
 
 Status SimFileSystem::make_folder(const std::string& path) {
   const std::lock_guard lock(disk_->mutex);
-  if (const auto fault = disk_->meet()) return SimDisk::error_of(*fault, "cannot make folder", path);
+  if (const auto fault = disk_->meet())
+    return SimDisk::error_of(*fault, "cannot make folder", path);
   disk_->folders[path] = true;
   return ok_status();
 }
@@ -323,14 +346,18 @@ Result<bool> SimFileSystem::exists(const std::string& path) {
 
 Status SimFileSystem::sync_folder(const std::string& folder) {
   const std::lock_guard lock(disk_->mutex);
-  if (const auto fault = disk_->meet()) return SimDisk::error_of(*fault, "cannot sync folder", folder);
+  if (const auto fault = disk_->meet())
+    return SimDisk::error_of(*fault, "cannot sync folder", folder);
   std::vector<NameChange> others;
   for (NameChange& change : disk_->name_changes) {
     // A rename between folders becomes durable with either.
-    const bool ours = io::parent_folder(change.name) == folder ||
-                      (change.kind == NameChange::Kind::kRename && io::parent_folder(change.to) == folder);
-    if (ours) apply_name(disk_->durable, change);
-    else others.push_back(std::move(change));
+    const bool ours =
+        io::parent_folder(change.name) == folder ||
+        (change.kind == NameChange::Kind::kRename && io::parent_folder(change.to) == folder);
+    if (ours)
+      apply_name(disk_->durable, change);
+    else
+      others.push_back(std::move(change));
   }
   disk_->name_changes = std::move(others);
   return ok_status();
@@ -388,7 +415,8 @@ std::unique_ptr<SimFileSystem> SimFileSystem::copy() const {
   for (const auto& [path, inode] : disk_->now) after->disk_->now[path] = copy_of(inode);
   for (const auto& [path, inode] : disk_->durable) after->disk_->durable[path] = copy_of(inode);
   for (const NameChange& change : disk_->name_changes) {
-    after->disk_->name_changes.push_back({change.kind, change.name, change.to, copy_of(change.inode)});
+    after->disk_->name_changes.push_back(
+        {change.kind, change.name, change.to, copy_of(change.inode)});
   }
   after->disk_->folders = disk_->folders;
   after->disk_->capacity = disk_->capacity;
@@ -430,7 +458,8 @@ void SimFileSystem::set_capacity(std::uint64_t bytes) {
   const std::lock_guard lock(disk_->mutex);
   disk_->capacity = bytes;
 }
-void SimFileSystem::on_write(std::function<void(const std::string&, std::uint64_t, std::uint64_t)> hook) {
+void SimFileSystem::on_write(
+    std::function<void(const std::string&, std::uint64_t, std::uint64_t)> hook) {
   disk_->hook = std::move(hook);
 }
 

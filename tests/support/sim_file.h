@@ -1,18 +1,22 @@
-// A simulated disk: an io::FileSystem that knows what would survive a power cut, and fails on demand.
+// A simulated disk: an io::FileSystem that knows what would survive a power cut, and fails on
+// demand.
 //
 // The model. What a program sees is the kernel's cache. What survives a power cut is:
-//  - of a file: what was there at its last sync_data(), and of every 512-byte sector written since, any
-//    one of the states it went through (so writes are lost, torn inside and reordered); of its size, any
-//    state since the last sync_data(), in order.
-//  - of names (create, rename, remove): what the last sync_folder() of the folder made durable, and any
+//  - of a file: what was there at its last sync_data(), and of every 512-byte sector written since,
+//  any
+//    one of the states it went through (so writes are lost, torn inside and reordered); of its
+//    size, any state since the last sync_data(), in order.
+//  - of names (create, rename, remove): what the last sync_folder() of the folder made durable, and
+//  any
 //    subset of the operations since. Folders themselves are durable at once.
-//  - sync_data() that fails loses for ever what it should have written, while reads still see it, and the
+//  - sync_data() that fails loses for ever what it should have written, while reads still see it,
+//  and the
 //    next sync_data() succeeds: as Linux does.
 //  - a write that stops in the middle (kShort) has written a first part.
 // Every choice comes from a seed.
 //
-// Threads: thread-safe (one lock); set the plan and the hook before threads start. Ownership: files share
-// the disk's state and may outlive it. Units: bytes. Durable: see above.
+// Threads: thread-safe (one lock); set the plan and the hook before threads start. Ownership: files
+// share the disk's state and may outlive it. Units: bytes. Durable: see above.
 #pragma once
 
 #include <functional>
@@ -49,8 +53,9 @@ class SimFileSystem : public io::FileSystem {
   Result<std::uint64_t> free_bytes(const std::string& path) override;
 
   // --- power ---
-  // The disk as it may be found after a power cut now. This one is not changed, so that many outcomes
-  // of one history can be looked at. The new one starts with nothing unsynced, no plan, no hook.
+  // The disk as it may be found after a power cut now. This one is not changed, so that many
+  // outcomes of one history can be looked at. The new one starts with nothing unsynced, no plan, no
+  // hook.
   std::unique_ptr<SimFileSystem> after_power_cut(std::uint64_t seed) const;
   // The disk as a killed process leaves it: everything in the kernel's hands is there, unsynced.
   std::unique_ptr<SimFileSystem> copy() const;
@@ -59,8 +64,8 @@ class SimFileSystem : public io::FileSystem {
   std::uint64_t calls() const;
   // The call with this index fails, once.
   void fail_call(std::uint64_t index, SimFault fault);
-  // From this call on nothing has any effect and every call fails: the power is off. Look at the result
-  // with after_power_cut().
+  // From this call on nothing has any effect and every call fails: the power is off. Look at the
+  // result with after_power_cut().
   void stop_at_call(std::uint64_t index);
   // The first sync_data() from now on fails.
   void fail_next_sync();
@@ -69,7 +74,8 @@ class SimFileSystem : public io::FileSystem {
   // Bounds the sum of file sizes; kNoSpace beyond. 0 = no bound.
   void set_capacity(std::uint64_t bytes);
   // Called before every write, outside the lock: a test may block here.
-  void on_write(std::function<void(const std::string& path, std::uint64_t offset, std::uint64_t count)> hook);
+  void on_write(
+      std::function<void(const std::string& path, std::uint64_t offset, std::uint64_t count)> hook);
 
   // --- for damage tests: goes round everything above ---
   Bytes peek(const std::string& path) const;  // what a reader sees; empty if there is no such file

@@ -64,7 +64,8 @@ TEST_CASE("file_of_another_image_machine_journal_or_place_is_refused") {
   journal.reset();
   SECTION("image") {
     f.options.image.bytes[0] ^= 1;
-    CHECK(f.refused(ErrorCode::kInvalidArgument).message.find("belongs to image") != std::string::npos);
+    CHECK(f.refused(ErrorCode::kInvalidArgument).message.find("belongs to image") !=
+          std::string::npos);
   }
   SECTION("machine") {
     f.options.machine.bytes[0] ^= 1;
@@ -124,7 +125,8 @@ TEST_CASE("damage_before_a_synced_seal_is_refused_with_its_place") {
   const std::uint64_t part = GENERATE(as<std::uint64_t>{}, 0, 10, 60, 100, 500);
   f.flip(f.path(1), records[which].location.file_offset + part);
   const Error error = f.refused(ErrorCode::kCorrupt);
-  CHECK(error.message.find("at byte " + std::to_string(records[which].location.file_offset)) != std::string::npos);
+  CHECK(error.message.find("at byte " + std::to_string(records[which].location.file_offset)) !=
+        std::string::npos);
   CHECK(!error.hint.empty());
 }
 
@@ -137,8 +139,9 @@ TEST_CASE("a_seal_whose_chain_does_not_match_is_damage") {
   REQUIRE(f.append(*journal, 4096, 2000).ok());
   REQUIRE(journal->flush().ok());
   journal.reset();
-  const std::uint64_t seal = record.location.file_offset +
-                             journal_format::record_bytes(journal_format::RecordType::kData, 0, 2000);
+  const std::uint64_t seal =
+      record.location.file_offset +
+      journal_format::record_bytes(journal_format::RecordType::kData, 0, 2000);
   const Bytes zeros(journal_format::kSealBytes);
   f.disk.poke(f.path(1), seal, zeros);
   f.refused(ErrorCode::kCorrupt);

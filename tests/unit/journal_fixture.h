@@ -20,7 +20,9 @@ struct JournalFixture {
     options.limit_bytes = 64 * kMiB;
   }
 
-  Result<std::unique_ptr<ldim::Journal>> open() { return ldim::Journal::open(*fs, options, clock, random); }
+  Result<std::unique_ptr<ldim::Journal>> open() {
+    return ldim::Journal::open(*fs, options, clock, random);
+  }
   std::unique_ptr<ldim::Journal> must_open() {
     auto opened = open();
     if (!opened.ok()) FAIL(opened.error().to_string());
@@ -35,8 +37,9 @@ struct JournalFixture {
     }
     return data;
   }
-  static Result<std::vector<ldim::JournalRecord>> append(ldim::Journal& journal, std::uint64_t offset,
-                                                         std::size_t count, std::uint8_t salt = 0) {
+  static Result<std::vector<ldim::JournalRecord>> append(ldim::Journal& journal,
+                                                         std::uint64_t offset, std::size_t count,
+                                                         std::uint8_t salt = 0) {
     return journal.append(ldim::WriteKind::kData, {offset, count}, pattern(offset, count, salt));
   }
   static Bytes random_bytes(Random& from, std::size_t count) {

@@ -1,5 +1,5 @@
-// The format cannot change unnoticed: a file from fixed inputs equals the golden one, and the golden one
-// opens. DIMS_WRITE_GOLDEN=1 writes it anew (only together with a new format version).
+// The format cannot change unnoticed: a file from fixed inputs equals the golden one, and the
+// golden one opens. DIMS_WRITE_GOLDEN=1 writes it anew (only together with a new format version).
 #include <catch2/catch.hpp>
 
 #include <cstdio>
@@ -23,7 +23,8 @@ const char* const kGolden = DIMS_GOLDEN "/journal_v1.hex";
 
 // "offset: hex" for every 32 bytes that are not all zero; the last line is "size: N".
 std::string dump(const Bytes& bytes) {
-  std::string out = "# A journal file of format version 1; docs/formats/journal.md says what is what.\n";
+  std::string out =
+      "# A journal file of format version 1; docs/formats/journal.md says what is what.\n";
   char head[32];
   for (std::size_t at = 0; at < bytes.size(); at += 32) {
     const ByteView line = ByteView(bytes).subspan(at, std::min<std::size_t>(32, bytes.size() - at));
@@ -96,8 +97,9 @@ TEST_CASE("journal bytes equal the golden file") {
   CHECK((*segment)->header().session == f.options.session);
   CHECK((*segment)->header().file_bytes == 32 * kKiB);
   SegmentScanner scanner(*segment);
-  const RecordType types[] = {RecordType::kStart, RecordType::kData, RecordType::kZero, RecordType::kSeal,
-                              RecordType::kData,  RecordType::kTrim, RecordType::kSeal};
+  const RecordType types[] = {RecordType::kStart, RecordType::kData, RecordType::kZero,
+                              RecordType::kSeal,  RecordType::kData, RecordType::kTrim,
+                              RecordType::kSeal};
   const std::uint64_t offsets[] = {0x4000, 0x40d0, 0x4170, 0x41d0, 0x4260, 0x4340, 0x43a0};
   const std::uint64_t epochs[] = {1, 1, 1, 1, 2, 2, 2};
   std::uint64_t order = 0;

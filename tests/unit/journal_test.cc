@@ -28,8 +28,9 @@ TEST_CASE("what was appended is read back at any alignment, before and after a r
     std::uint64_t done = 0;
     for (const JournalRecord& record : *records) {
       REQUIRE(record.range.offset == offset + done);
-      written.push_back({record, Bytes(data.begin() + static_cast<long>(done),
-                                       data.begin() + static_cast<long>(done + record.range.count))});
+      written.push_back(
+          {record, Bytes(data.begin() + static_cast<long>(done),
+                         data.begin() + static_cast<long>(done + record.range.count))});
       done += record.range.count;
     }
     REQUIRE(done == data.size());
@@ -90,9 +91,12 @@ TEST_CASE("a bad request is refused and changes nothing") {
   auto journal = f.must_open();
   const Bytes data(10);
   CHECK(journal->append(WriteKind::kData, {0, 0}, {}).error().code == ErrorCode::kInvalidArgument);
-  CHECK(journal->append(WriteKind::kData, {0, 9}, data).error().code == ErrorCode::kInvalidArgument);
-  CHECK(journal->append(WriteKind::kZero, {0, 10}, data).error().code == ErrorCode::kInvalidArgument);
-  CHECK(journal->append(WriteKind::kZero, {kMaxImageBytes - 1, 2}, {}).error().code == ErrorCode::kInvalidArgument);
+  CHECK(journal->append(WriteKind::kData, {0, 9}, data).error().code ==
+        ErrorCode::kInvalidArgument);
+  CHECK(journal->append(WriteKind::kZero, {0, 10}, data).error().code ==
+        ErrorCode::kInvalidArgument);
+  CHECK(journal->append(WriteKind::kZero, {kMaxImageBytes - 1, 2}, {}).error().code ==
+        ErrorCode::kInvalidArgument);
   CHECK(journal->trim(1).error().code == ErrorCode::kInvalidArgument);
   CHECK(journal->stats().records == 0);
   CHECK(journal->flush()->epoch == 0);
@@ -203,10 +207,12 @@ TEST_CASE("a write larger than a file spans several, or is refused as a whole") 
   const Bytes data = f.pattern(0, 300 * kKiB);
   auto records = journal->append(WriteKind::kData, {100, data.size()}, data);
   REQUIRE(records.ok());
-  for (std::size_t i = 1; i < records->size(); ++i) CHECK((*records)[i].order > (*records)[i - 1].order);
+  for (std::size_t i = 1; i < records->size(); ++i)
+    CHECK((*records)[i].order > (*records)[i - 1].order);
   const Bytes huge(2 * kMiB);
   const auto before = journal->stats();
-  CHECK(journal->append(WriteKind::kData, {0, huge.size()}, huge).error().code == ErrorCode::kNoSpace);
+  CHECK(journal->append(WriteKind::kData, {0, huge.size()}, huge).error().code ==
+        ErrorCode::kNoSpace);
   CHECK(journal->stats().records == before.records);
   journal = f.must_open();
   Bytes back;
@@ -233,8 +239,11 @@ TEST_CASE("parallel overlapping appends are recovered in the order that they wer
         const std::uint64_t offset = random.below(64 * kKiB);
         const Bytes data(1 + random.below(6000), static_cast<std::uint8_t>(t * 40 + i % 40));
         auto records = journal->append(WriteKind::kData, {offset, data.size()}, data);
-        if (!records.ok()) ++errors;
-        else told[static_cast<std::size_t>(t)].insert(told[static_cast<std::size_t>(t)].end(), records->begin(), records->end());
+        if (!records.ok())
+          ++errors;
+        else
+          told[static_cast<std::size_t>(t)].insert(told[static_cast<std::size_t>(t)].end(),
+                                                   records->begin(), records->end());
         if (random.below(20) == 0 && !journal->flush().ok()) ++errors;
       }
     });

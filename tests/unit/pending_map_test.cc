@@ -41,11 +41,14 @@ TEST_CASE("the newest write of every byte wins, in whatever order they arrive") 
       std::vector<JournalRecord> batch;
       for (std::uint64_t i = 0; i <= random.below(4); ++i) {
         const std::uint64_t offset = random.below(kBytes);
-        const std::uint64_t count = 1 + random.below(std::min<std::uint64_t>(kBytes - offset, 1 + random.below(1500)));
-        batch.push_back(record_of(next++, {offset, count}, static_cast<WriteKind>(1 + random.below(3))));
+        const std::uint64_t count =
+            1 + random.below(std::min<std::uint64_t>(kBytes - offset, 1 + random.below(1500)));
+        batch.push_back(
+            record_of(next++, {offset, count}, static_cast<WriteKind>(1 + random.below(3))));
         records.push_back(batch.back());
       }
-      for (std::size_t i = batch.size(); i > 1; --i) std::swap(batch[i - 1], batch[random.below(i)]);
+      for (std::size_t i = batch.size(); i > 1; --i)
+        std::swap(batch[i - 1], batch[random.below(i)]);
       for (const auto& record : batch) {
         map.insert(record);
         for (std::uint64_t b = record.range.offset; b < record.range.end(); ++b) {
@@ -60,7 +63,9 @@ TEST_CASE("the newest write of every byte wins, in whatever order they arrive") 
         }
       }
       const std::uint64_t from = random.below(kBytes);
-      const ByteRange asked = random.below(3) == 0 ? ByteRange{0, kBytes} : ByteRange{from, 1 + random.below(kBytes - from)};
+      const ByteRange asked = random.below(3) == 0
+                                  ? ByteRange{0, kBytes}
+                                  : ByteRange{from, 1 + random.below(kBytes - from)};
       std::vector<std::uint64_t> seen(kBytes, 0);
       std::uint64_t at = asked.offset;
       for (const PendingPiece& piece : map.lookup(asked)) {
@@ -174,8 +179,10 @@ TEST_CASE("a piece takes at most 80 bytes") {
   for (std::uint64_t order = 1; order <= 200000; ++order) {
     map.insert(record_of(order, {random.below(1u << 26) * 4096, 4096}));
   }
-  const double each = static_cast<double>(mallinfo2().uordblks - before) / static_cast<double>(map.pieces());
-  std::printf("pending map: %.1f bytes a piece at %llu pieces\n", each, static_cast<unsigned long long>(map.pieces()));
+  const double each =
+      static_cast<double>(mallinfo2().uordblks - before) / static_cast<double>(map.pieces());
+  std::printf("pending map: %.1f bytes a piece at %llu pieces\n", each,
+              static_cast<unsigned long long>(map.pieces()));
   CHECK(map.pieces() > 190000);
   CHECK(each <= 80.0);
 }
