@@ -275,22 +275,25 @@ Status Disk::start_new_session(bool online) {
   }
   state.session = environment_.random.id<SessionId>();
   state.mode = mode_name(options_.mode);
-  state.session_open = true;
   state.boot_id = host_boot_id();
+  state.session_open = false;  // until it has begun: a start that fails here is no session to go on with
   if (!unsent && !(state.image == state.home_image)) {
     spdlog::warn("the last session's writes are kept as {}", state.branch_name);
     state.image = state.home_image;
     state.branch_name.clear();
     fetcher_->set_image(state.image);
-    lease_->retarget(state.image);
   }
   DIMS_TRY(state_->store(state));
+  lease_->retarget(state.image, state.session);
   if (online && personal) DIMS_TRY(take_lease());
   if (!unsent && online) {
     // Asked again under the lease: nobody else can move the head between this answer and our first commit.
     DIMS_ASSIGN(image_, environment_.remote.get_image(state.home_image));
     DIMS_TRY(move_base(image_));
   }
+  state = state_->current();
+  state.session_open = true;
+  DIMS_TRY(state_->store(state));
   state_at_start_ = state_->current();
   spdlog::info("session {} begins on version {}", state_at_start_.session.short_hex(), state_at_start_.base.short_hex());
   return ok_status();

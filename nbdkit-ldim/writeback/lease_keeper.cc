@@ -26,6 +26,13 @@ Result<contract::LeaseGrant> LeaseKeeper::ensure() {
     request = request_;
   }
   auto grant = remote_.acquire_lease(request);
+  if (!grant.ok() && grant.error().code == ErrorCode::kLeaseHeld) {
+    const auto image = remote_.get_image(request.image);
+    if (image.ok() && image->holder && image->holder->machine == request.machine) {
+      request.take_over = true;
+      grant = remote_.acquire_lease(request);
+    }
+  }
   const std::lock_guard lock(mutex_);
   if (!grant.ok()) {
     trouble_ = grant.error().to_string();
@@ -42,10 +49,11 @@ void LeaseKeeper::drop() {
   grant_.reset();
 }
 
-void LeaseKeeper::retarget(const ImageId& image) {
+void LeaseKeeper::retarget(const ImageId& image, const SessionId& session) {
   release();
   const std::lock_guard lock(mutex_);
   request_.image = image;
+  request_.session = session;
 }
 
 void LeaseKeeper::release() {

@@ -21,12 +21,13 @@ class LeaseKeeper {
   LeaseKeeper(const LeaseKeeper&) = delete;
   LeaseKeeper& operator=(const LeaseKeeper&) = delete;
 
-  // The lease that we hold; acquires it if we hold none.
+  // The lease that we hold; acquires it if we hold none. A lease that this machine holds for an earlier
+  // session is ours to take: one process at a time serves a cache folder.
   Result<contract::LeaseGrant> ensure();
   // Forgets a lease that the server called stale.
   void drop();
-  // Another image from now on (the old lease is released).
-  void retarget(const ImageId& image);
+  // Another image or session from now on (the old lease is released).
+  void retarget(const ImageId& image, const SessionId& session);
   // Gives the lease back, if we hold one. Best effort.
   void release();
   void stop();

@@ -329,7 +329,7 @@ Status WriteBack::make_branch() {
   state.branch_name = branch.name;
   DIMS_TRY(parts_.state.store(state));
   parts_.fetcher.set_image(branch.id);
-  parts_.lease.retarget(branch.id);
+  parts_.lease.retarget(branch.id, state.session);
   spdlog::warn("another machine has written to {}: this session goes on as {}", home.name, branch.name);
   const std::lock_guard lock(mutex_);
   ++stats_.conflicts;

@@ -1,0 +1,120 @@
+#include "nbdkit-ldim/control/commands.h"
+
+#include <nlohmann/json.hpp>
+
+namespace dims::ldim {
+
+using nlohmann::json;
+
+namespace {
+
+constexpr std::uint64_t kLongestHoldMs = 10 * 60 * 1000;
+constexpr std::size_t kMaxRanges = 1 << 16;
+
+json error_json(const Error& error) {
+  return {{"done", true},
+          {"error",
+           {{"code", error_code_name(error.code)},
+            {"message", error.message},
+            {"hint", error.hint},
+            {"holder", error.holder}}}};
+}
+
+json done_json(json result) { return {{"done", true}, {"result", std::move(result)}}; }
+
+// A non-negative integer field, or its default; anything else is the caller's error.
+Result<std::uint64_t> number(const json& request, const char* name, std::uint64_t fallback) {
+  const auto at = request.find(name);
+  if (at == request.end()) return fallback;
+  if (!at->is_number_unsigned()) {
+    return make_error(ErrorCode::kInvalidArgument, std::string("'") + name + "' must be a non-negative integer");
+  }
+  return at->get<std::uint64_t>();
+}
+
+Result<std::vector<ByteRange>> ranges_of(const json& request) {
+  std::vector<ByteRange> ranges;
+  const auto at = request.find("ranges");
+  if (at == request.end()) return ranges;
+  const auto bad = [] {
+    return make_error(ErrorCode::kInvalidArgument, "'ranges' must be a list of [offset, count] pairs, at most 65536");
+  };
+  if (!at->is_array() || at->size() > kMaxRanges) return bad();
+  for (const json& pair : *at) {
+    if (!pair.is_array() || pair.size() != 2 || !pair[0].is_number_unsigned() || !pair[1].is_number_unsigned()) return bad();
+    ranges.push_back({pair[0].get<std::uint64_t>(), pair[1].get<std::uint64_t>()});
+  }
+  return ranges;
+}
+
+using Say = std::function<bool(const json&)>;
+
+Result<json> run_sync(Disk& disk, const json& request, const Say& say) {
+  const bool wait = request.value("wait", false);
+  DIMS_ASSIGN(const std::uint64_t longest_ms, number(request, "longest_ms", std::uint64_t{24} * 3600 * 1000));
+  if (!wait) {
+    DIMS_ASSIGN(const SyncReport report, disk.sync(false, {}));
+    return json{{"epoch", report.epoch}, {"committed", report.committed}};
+  }
+  std::uint64_t waited = 0;
+  for (;;) {
+    constexpr std::uint64_t kStepMs = 500;
+    const auto report = disk.sync(true, std::chrono::milliseconds(std::min(kStepMs, longest_ms - waited)));
+    if (report.ok()) return json{{"epoch", report->epoch}, {"committed", report->committed}};
+    if (report.error().code != ErrorCode::kDeadlineExceeded) return report.error();
+    waited += kStepMs;
+    if (waited >= longest_ms) return report.error();
+    if (!say({{"waiting", report.error().message}})) return make_error(ErrorCode::kCancelled, "the client is gone");
+  }
+}
+
+Result<json> run_prefetch(Disk& disk, const json& request, const Say& say) {
+  DIMS_ASSIGN(const auto ranges, ranges_of(request));
+  Disk::PrefetchProgress last;
+  DIMS_TRY(disk.prefetch(ranges, [&](Disk::PrefetchProgress progress) {
+    last = progress;
+    return say({{"pages_done", progress.pages_done}, {"pages_total", progress.pages_total}});
+  }));
+  return json{{"pages_done", last.pages_done}, {"pages_total", last.pages_total}};
+}
+
+Result<json> run(Disk& disk, const json& request, const Say& say) {
+  const std::string command = request.value("command", "");
+  if (command == "status") return disk.status(request.value("verify", false));
+  if (command == "sync") return run_sync(disk, request, say);
+  if (command == "quiesce") {
+    DIMS_ASSIGN(const std::uint64_t hold_ms, number(request, "hold_ms", 60000));
+    DIMS_TRY(disk.quiesce(std::chrono::milliseconds(std::min(hold_ms, kLongestHoldMs))));
+    return json{{"quiesced", true}, {"hold_ms", std::min(hold_ms, kLongestHoldMs)}};
+  }
+  if (command == "resume") {
+    DIMS_TRY(disk.resume());
+    return json{{"quiesced", false}};
+  }
+  if (command == "session-end") {
+    DIMS_TRY(disk.end_session());
+    return json{{"ended", true}};
+  }
+  if (command == "prefetch") return run_prefetch(disk, request, say);
+  if (command == "check") return disk.check();
+  return make_error(ErrorCode::kInvalidArgument, "unknown command '" + command + "'",
+                    "known: status, sync, quiesce, resume, session-end, prefetch, check");
+}
+
+}  // namespace
+
+void run_command(Disk& disk, std::string_view line, const Say& say) {
+  const json request = json::parse(line, nullptr, false);
+  if (request.is_discarded() || !request.is_object()) {
+    say(error_json(make_error(ErrorCode::kInvalidArgument, "the request is not a JSON object")));
+    return;
+  }
+  try {
+    auto result = run(disk, request, say);
+    say(result.ok() ? done_json(std::move(result).value()) : error_json(result.error()));
+  } catch (const json::exception& e) {  // a field of an unexpected type
+    say(error_json(make_error(ErrorCode::kInvalidArgument, std::string("the request cannot be read: ") + e.what())));
+  }
+}
+
+}  // namespace dims::ldim
