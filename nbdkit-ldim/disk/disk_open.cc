@@ -321,6 +321,8 @@ Status Disk::take_lease() {
 Status Disk::check_descends(const VersionId& head, std::uint64_t head_sequence, const VersionId& base) {
   if (head == base) return ok_status();
   DIMS_ASSIGN(const auto base_record, format::decode_version(state_->current().base_record, false));
+  // The last session ended on a conflict branch: that is an image of its own, and stays.
+  if (!(base_record.image == state_->current().home_image)) return ok_status();
   const auto foreign = [&] {
     return make_error(ErrorCode::kOtherHistory,
                       "the server's history of " + options_.image + " does not contain version " +
