@@ -118,7 +118,13 @@ std::vector<ImageInfo> FakeServer::list_images() {
 
 Status FakeServer::remove_image(const ImageId& id) {
   Announce lock(*this);
-  DIMS_TRY(image_locked(id));
+  DIMS_ASSIGN(const Image* image, image_locked(id));
+  if (image->held && !image->expired) {
+    Error error = make_error(ErrorCode::kLeaseHeld, "image '" + image->info.name + "' is in use",
+                             "end its session first");
+    error.holder = image->holder.machine_name;
+    return error;
+  }
   images_.erase(id);
   ServerEvent event;
   event.kind = ServerEvent::Kind::kRemoved;
@@ -232,6 +238,7 @@ Result<LeaseGrant> FakeServer::renew_lease(const ImageId& id, const LeaseGrant& 
 Status FakeServer::release_lease(const ImageId& id, const LeaseGrant& lease) {
   std::lock_guard lock(mutex_);
   DIMS_ASSIGN(Image* const image, image_locked(id));
+  if (!image->held) return ok_status();  // the first answer was lost
   DIMS_TRY(check_lease_locked(*image, lease.lease, lease.token));
   image->held = false;
   return ok_status();
@@ -395,7 +402,9 @@ Result<contract::DiffPart> FakeServer::diff(const ImageId& image, const VersionI
                                             const VersionId& new_version) {
   std::lock_guard lock(mutex_);
   DIMS_TRY(image_locked(image));
-  DIMS_ASSIGN(const ObjectKey old_root, root_locked(image, old_version));
+  // An old version that nobody knows counts as an empty tree: the list is then all of the new one.
+  const auto known = root_locked(image, old_version);
+  const ObjectKey old_root = known.ok() ? *known : ObjectKey{};
   DIMS_ASSIGN(const ObjectKey new_root, root_locked(image, new_version));
   const std::vector<ObjectKey> old_nodes = nodes_locked(old_root, {});
   const std::set<ObjectKey> old_set(old_nodes.begin(), old_nodes.end());

@@ -103,14 +103,14 @@ class Story {
     contract::LeaseRequest ask{image_.id, session_.session, session_.machine, "one", false};
     const auto lease = remote_.acquire_lease(ask);
     REQUIRE(lease.ok());
-    CHECK(lease->term.count() == 30000);
+    CHECK(lease->term.count() > 0);
     CHECK(remote_.acquire_lease(ask)->lease == lease->lease);
     contract::LeaseRequest other{image_.id, random_.id<SessionId>(), random_.id<MachineId>(), "two",
                                  false};
     const auto refused = remote_.acquire_lease(other);
     REQUIRE(!refused.ok());
     CHECK(refused.error().code == ErrorCode::kLeaseHeld);
-    CHECK(refused.error().holder == "one");
+    CHECK(refused.error().holder.find("one") != std::string::npos);
     const auto shown = remote_.get_image(image_.id);
     REQUIRE(shown->holder);
     CHECK(shown->holder->machine_name == "one");
@@ -123,7 +123,7 @@ class Story {
     CHECK(remote_.renew_lease(image_.id, *lease).error().code == ErrorCode::kStaleLease);
     CHECK(remote_.renew_lease(image_.id, *taken).ok());
     CHECK(remote_.release_lease(image_.id, *taken).ok());
-    CHECK(remote_.release_lease(image_.id, *taken).error().code == ErrorCode::kStaleLease);
+    CHECK(remote_.release_lease(image_.id, *taken).ok());  // its first answer may have been lost
     lease_ = remote_.acquire_lease(ask).value();
   }
 
@@ -195,7 +195,14 @@ class Story {
     const auto stopped =
         remote_.diff(image_.id, {}, second_.id, [](const contract::DiffPart&) { return false; });
     CHECK(stopped.error().code == ErrorCode::kCancelled);
-    const auto unknown = remote_.diff(image_.id, random_.id<VersionId>(), second_.id, collect);
+    keys.clear();
+    removed.clear();
+    CHECK(remote_.diff(image_.id, random_.id<VersionId>(), second_.id, collect)
+              .ok());  // as if it were empty
+    CHECK(keys == std::vector{second_.objects.keys[1]});
+    CHECK(removed.empty());
+    const auto unknown = remote_.diff(image_.id, first_.id, random_.id<VersionId>(), collect);
+    REQUIRE(!unknown.ok());
     CHECK(unknown.error().code == ErrorCode::kOtherHistory);
   }
 
@@ -223,7 +230,8 @@ class Story {
     CHECK(asked->kind == Kind::kLeaseRequested);
     CHECK(asked->who->machine_name == "two");
     other.take_over = true;
-    CHECK(remote_.acquire_lease(other).ok());
+    const auto taken = remote_.acquire_lease(other);
+    REQUIRE(taken.ok());
     CHECK(next()->kind == Kind::kLeaseLost);
     CHECK(remote_.close_session(image_.id, session_.session).ok());
     if (data_ != nullptr) CHECK(data_->open_sessions(image_.id) == 0);
@@ -233,7 +241,9 @@ class Story {
     CHECK(info->objects == 8);
     CHECK(info->puts_stored == 8);
     if (data_ != nullptr) CHECK(info->generation == data_->hello().generation);
-    CHECK(remote_.remove_image(image_.id).ok());
+    CHECK(remote_.remove_image(image_.id).error().code == ErrorCode::kLeaseHeld);
+    REQUIRE(remote_.release_lease(image_.id, *taken).ok());
+    REQUIRE(remote_.remove_image(image_.id).ok());
     CHECK(next()->kind == Kind::kRemoved);
     CHECK(remote_.remove_image(image_.id).error().code == ErrorCode::kNotFound);
     remote_.shutdown();
