@@ -1,0 +1,140 @@
+// Catalog: the rules of RDIM: images, versions, sessions, leases, commits. It knows neither the
+// wire nor the engine.
+//
+// Order of a commit: objects durable (barrier) < version record durable < image record durable <
+// answer and announcement.
+//
+// Threads: thread-safe; one image's changes go one after another, and a commit's walk of its tree
+// holds nobody up. Ownership: stores, clock and random outlive it. One process owns the stores:
+// records of images are kept in memory and written through. Errors: as each method says; all of
+// them kIo, kNoSpace, kCorrupt from the stores. Durable on return: every change, except the renewal
+// of a lease (after a restart every lease gets a full term).
+#pragma once
+
+#include <map>
+#include <memory>
+#include <shared_mutex>
+
+#include "common/base/clock.h"
+#include "common/contract/object_store.h"
+#include "common/contract/ref_store.h"
+#include "rdim-server/catalog/events.h"
+#include "rdim-server/catalog/records.h"
+#include "rdim-server/catalog/tree_diff.h"
+
+namespace dims::catalog {
+
+struct CatalogOptions {
+  std::chrono::nanoseconds lease_term = std::chrono::seconds(60);
+  std::size_t missing_max = 4096;  // keys that one answer names
+};
+
+// What a call wants with the objects that it names; access is checked on the image (accounts come
+// here).
+enum class Access { kRead, kWrite };
+
+class Catalog {
+ public:
+  static Result<std::unique_ptr<Catalog>> open(contract::ObjectStore& objects,
+                                               contract::RefStore& refs,
+                                               const GenerationId& generation, Clock& clock,
+                                               Random& random, const CatalogOptions& options);
+
+  // images.cc. The id is the client's choice and its idempotency key: the same image again is no
+  // error. kAlreadyExists for a name or an id that is taken, kInvalidArgument, kNotFound for the
+  // origin.
+  Result<contract::ImageInfo> create_image(const contract::ImageInfo& image);
+  Result<contract::ImageInfo> find_image(const std::string& name);
+  Result<contract::ImageInfo> get_image(const ImageId& id);
+  // By name, those after `after`, at most limit.
+  std::vector<contract::ImageInfo> list_images(const std::string& after, std::size_t limit);
+  // kLeaseHeld while somebody works on it.
+  Status remove_image(const ImageId& id);
+  std::size_t image_count();
+
+  // versions.cc. Version zero and sequence 0: the head. kNotFound.
+  Result<contract::VersionInfo> get_version(const ImageId& image, const VersionId& version,
+                                            std::uint64_t sequence);
+  // kOtherHistory for an unknown new version; an unknown old one counts as an empty tree.
+  Result<std::unique_ptr<TreeDiff>> diff(const ImageId& image, const VersionId& old_version,
+                                         const VersionId& new_version);
+
+  // sessions.cc. kOtherHistory for a base that this server does not know.
+  Result<contract::SessionAnswer> open_session(const contract::SessionRequest& request);
+  Status close_session(const ImageId& image, const SessionId& session);
+
+  // leases.cc. kLeaseHeld naming the holder; the holder's own session gets its lease again.
+  Result<contract::LeaseGrant> acquire_lease(const contract::LeaseRequest& request);
+  // kStaleLease when another session has taken it, or it was released.
+  Result<contract::LeaseGrant> renew_lease(const ImageId& image, const contract::LeaseGrant& lease);
+  // Ok when it is free already.
+  Status release_lease(const ImageId& image, const contract::LeaseGrant& lease);
+
+  // commit.cc. In this order: the commit id (its first answer again, or kOtherHistory), lease and
+  // token (kStaleLease), parent (kConflict), the record (kInvalidArgument, kCorrupt), presence
+  // (`missing`).
+  Result<contract::CommitAnswer> commit(const contract::CommitOrder& order);
+
+  // kNotFound for an unknown image, kPermissionDenied for a domain that is not the image's.
+  Status check_access(const ImageId& image, std::span<const ObjectKey> keys, Access access);
+
+  EventHub& events() { return events_; }
+  const GenerationId& generation() const { return generation_; }
+  std::chrono::nanoseconds lease_term() const { return options_.lease_term; }
+
+ private:
+  struct LiveImage {
+    std::mutex mutex;
+    ImageRecord record;
+    std::uint64_t revision = 0;
+    std::chrono::nanoseconds lease_ends{0};  // boottime
+    bool removed = false;
+  };
+  using ImagePtr = std::shared_ptr<LiveImage>;
+  struct StoredVersion {
+    Bytes bytes;
+    format::VersionRecord record;
+  };
+
+  Catalog(contract::ObjectStore& objects, contract::RefStore& refs, const GenerationId& generation,
+          Clock& clock, Random& random, const CatalogOptions& options);
+
+  Status load();
+  Result<ImagePtr> live(const ImageId& id);
+  // The methods below need the image's mutex.
+  Status save(LiveImage& image, ImageRecord next);
+  contract::ImageInfo info_of(const LiveImage& image);
+  contract::HolderInfo holder_of(const LiveImage& image);
+  bool lease_is_live(const LiveImage& image);
+  Error held_error(const LiveImage& image);
+  Status check_lease(const LiveImage& image, const LeaseId& lease, std::uint64_t token,
+                     bool even_expired);
+  std::optional<Result<contract::CommitAnswer>> answer_again(const ImageRecord& image,
+                                                             const format::VersionRecord& record,
+                                                             const VersionId& id);
+  Status check_parent(const LiveImage& image, const VersionId& parent);
+  Status check_record(const ImageRecord& image, const contract::CommitOrder& order,
+                      const format::VersionRecord& record);
+
+  Result<StoredVersion> load_version(const VersionId& id);
+  Result<ObjectKey> root_of(const VersionId& version);
+  Status store_version(const VersionId& id, ByteView record);
+  Status claim_name(const std::string& name, const ImageId& id);
+
+  contract::ObjectStore& objects_;
+  contract::RefStore& refs_;
+  const GenerationId generation_;
+  Clock& clock_;
+  Random& random_;
+  const CatalogOptions options_;
+  EventHub events_;
+
+  std::mutex naming_mutex_;  // creating and removing; taken before every other
+  std::shared_mutex table_mutex_;
+  std::map<ImageId, ImagePtr> images_;
+  std::map<std::string, ImageId> names_;
+};
+
+bool may_use_domain(const ImageRecord& image, const DomainId& domain);
+
+}  // namespace dims::catalog

@@ -1,0 +1,143 @@
+// rdim-server: puts the parts together, waits for a signal, takes them apart in order.
+#include <malloc.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <spdlog/sinks/stdout_color_sinks.h>
+#include <spdlog/spdlog.h>
+
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <thread>
+
+#include "common/crypto/hash.h"
+#include "common/io/file.h"
+#include "rdim-server/catalog/catalog.h"
+#include "rdim-server/options.h"
+#include "rdim-server/services/server.h"
+#include "rdim-server/stores/store.h"
+
+#ifndef DIMS_VERSION
+#define DIMS_VERSION "unknown"
+#endif
+
+namespace dims::server {
+namespace {
+
+constexpr std::chrono::seconds kCallsEndWithin{5};
+constexpr std::chrono::seconds kStopWithin{60};  // the last flush included; then it just ends
+
+int fail(const Error& error, ExitCode code) {
+  std::fprintf(stderr, "rdim-server: %s\n", error.to_string().c_str());
+  if (!error.holder.empty()) std::fprintf(stderr, "  held by %s\n", error.holder.c_str());
+  return code;
+}
+
+// Many threads come and go with large buffers: without limits glibc keeps an arena for each.
+void bound_memory() {
+  mallopt(M_ARENA_MAX, 4);
+  mallopt(M_TRIM_THRESHOLD, 16 * 1024 * 1024);
+  mallopt(M_MMAP_THRESHOLD, 4 * 1024 * 1024);
+}
+
+sigset_t block_signals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGHUP);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);  // all threads inherit it; main waits for them
+  signal(SIGPIPE, SIG_IGN);
+  return signals;
+}
+
+// The store needs no goodbye: if stopping takes too long, or somebody insists, the process ends as
+// a crash would.
+class StopLimit {
+ public:
+  explicit StopLimit(const sigset_t& signals) : thread_([this, signals] { watch(signals); }) {}
+  ~StopLimit() {
+    done_ = true;
+    thread_.join();
+  }
+
+ private:
+  void watch(const sigset_t& signals) {
+    const timespec step{0, 100'000'000};
+    const auto until = std::chrono::steady_clock::now() + kStopWithin;
+    while (!done_) {
+      const bool asked_again = sigtimedwait(&signals, nullptr, &step) > 0;
+      if (!asked_again && std::chrono::steady_clock::now() < until) continue;
+      if (done_) return;
+      std::fprintf(stderr, "rdim-server: ended before it had stopped cleanly\n");
+      _exit(kFailed);
+    }
+  }
+
+  std::atomic<bool> done_{false};
+  std::thread thread_;
+};
+
+Status write_port_file(const std::string& path, int port) {
+  if (path.empty()) return ok_status();
+  return io::replace_file(io::posix_file_system(), path, as_bytes(std::to_string(port) + "\n"));
+}
+
+int serve(const Options& options, const sigset_t& signals) {
+  stores::StoreOptions store_options;
+  store_options.folder = options.data;
+  auto store = stores::Store::open(store_options, system_clock(), system_random());
+  if (!store.ok()) return fail(store.error(), kStoreFailed);
+  catalog::CatalogOptions catalog_options;
+  catalog_options.lease_term = options.lease_term;
+  auto catalog =
+      catalog::Catalog::open((*store)->objects(), (*store)->refs(), (*store)->generation(),
+                             system_clock(), system_random(), catalog_options);
+  if (!catalog.ok()) return fail(catalog.error(), kStoreFailed);
+  services::ServerOptions server_options;
+  server_options.listen = options.listen;
+  server_options.version = DIMS_VERSION;
+  auto server = services::RdimServer::start(**catalog, (*store)->objects(), server_options);
+  if (!server.ok()) return fail(server.error(), kListenFailed);
+  for (const std::string& address : (*server)->addresses()) {
+    std::printf("listening on %s\n", address.c_str());
+  }
+  std::fflush(stdout);
+  const Status written = write_port_file(options.port_file, (*server)->port());
+  if (!written.ok()) return fail(written.error(), kFailed);
+  spdlog::info("store {}, generation {}, {} images", options.data, (*store)->generation().hex(),
+               (*catalog)->image_count());
+
+  int signal_number = 0;
+  do {
+    sigwait(&signals, &signal_number);
+  } while (signal_number == SIGHUP);  // a closed terminal ends no server
+  spdlog::info("signal {}: stopping", signal_number);
+  const StopLimit limit(signals);
+  (*server)->stop(kCallsEndWithin);
+  (*server).reset();
+  (*catalog).reset();
+  (*store).reset();
+  spdlog::info("stopped");
+  return kStopped;
+}
+
+}  // namespace
+}  // namespace dims::server
+
+int main(int argc, char** argv) {
+  using namespace dims;
+  server::Options options;
+  int exit_code = 0;
+  if (!server::parse_options(argc, argv, options, exit_code)) return exit_code;
+  server::bound_memory();
+  umask(0077);
+  setenv("GRPC_VERBOSITY", "NONE", 0);  // its words say less than ours
+  const sigset_t signals = server::block_signals();
+  spdlog::set_default_logger(spdlog::stderr_color_mt("rdim-server"));
+  spdlog::set_level(spdlog::level::from_str(options.log_level));
+  crypto::initialise();
+  return server::serve(options, signals);
+}

@@ -1,0 +1,54 @@
+// What all calls of the service share. Threads: all parts are thread-safe. Ownership: the server
+// owns it and outlives the calls.
+#pragma once
+
+#include <atomic>
+#include <string>
+
+#include "common/base/units.h"
+#include "rdim-server/catalog/catalog.h"
+#include "rdim-server/services/byte_budget.h"
+#include "rdim-server/services/executor.h"
+#include "rdim-server/services/stream_registry.h"
+
+namespace dims::services {
+
+struct ServiceLimits {
+  std::uint32_t message_bytes_max = static_cast<std::uint32_t>(4 * kMiB);
+  std::uint32_t objects_per_request_max = 1024;
+  // Of one stream. Twice as many are read, so that a cancel still comes through.
+  std::uint32_t requests_in_flight_max = 64;
+  std::uint64_t stream_request_bytes_max = 8 * kMiB;
+  std::uint64_t all_request_bytes_max = 64 * kMiB;
+  // Replies of one stream that wait for the network.
+  std::uint64_t stream_reply_bytes_max = 2 * kMiB;
+  std::uint64_t bulk_reply_bytes = kMiB;
+  std::uint64_t demand_reply_bytes = 256 * kKiB;  // a guest waits: small messages arrive sooner
+};
+
+struct ServiceCounters {
+  std::atomic<std::uint64_t> puts_stored{0}, puts_present{0}, gets{0};
+  std::atomic<std::uint64_t> bytes_sent{0}, bytes_received{0};  // of objects
+};
+
+struct ServiceContext {
+  ServiceContext(catalog::Catalog& the_catalog, contract::ObjectStore& the_objects,
+                 std::string version, Executor& for_calls, Executor& for_transfers)
+      : catalog(the_catalog),
+        objects(the_objects),
+        server_version(std::move(version)),
+        calls(for_calls),
+        transfers(for_transfers) {}
+
+  catalog::Catalog& catalog;
+  contract::ObjectStore& objects;
+  std::string server_version;
+  ServiceLimits limits;
+  Executor& calls;      // unary calls; a commit may take seconds
+  Executor& transfers;  // Get, Has, Put, Diff
+  ByteBudget budget{limits.all_request_bytes_max};
+  StreamRegistry streams;
+  ServiceCounters counters;
+};
+
+}  // namespace dims::services

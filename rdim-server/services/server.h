@@ -1,0 +1,49 @@
+// RdimServer: the gRPC server with everything it needs: service, health, reflection, limits.
+//
+// Threads: start() and stop() by one thread. Ownership: the catalog and the objects outlive it.
+// Errors of start(): as services/listen.h says. stop() ends streams politely, waits for calls under
+// way up to the time limit, then cancels them; it returns when no call runs any more.
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "rdim-server/catalog/catalog.h"
+
+namespace dims::services {
+
+struct ServerOptions {
+  std::vector<std::string> listen;  // at least one
+  std::string version;
+  std::size_t call_threads = 4;
+  std::size_t transfer_threads = 4;
+  std::uint64_t transport_bytes_max = 256 * kMiB;  // gRPC's own buffers, over all clients
+};
+
+class RdimServer {
+ public:
+  static Result<std::unique_ptr<RdimServer>> start(catalog::Catalog& catalog,
+                                                   contract::ObjectStore& objects,
+                                                   const ServerOptions& options);
+  ~RdimServer();
+  RdimServer(const RdimServer&) = delete;
+  RdimServer& operator=(const RdimServer&) = delete;
+
+  // With real ports, in the order of the options.
+  const std::vector<std::string>& addresses() const { return addresses_; }
+  // The first TCP port; 0 if there is none.
+  int port() const { return port_; }
+  void stop(std::chrono::milliseconds limit);
+
+ private:
+  RdimServer();
+
+  struct Parts;
+  std::unique_ptr<Parts> parts_;
+  std::vector<std::string> addresses_;
+  int port_ = 0;
+};
+
+}  // namespace dims::services

@@ -1,0 +1,95 @@
+#include "rdim-server/services/watch_stream.h"
+
+#include "rdim-server/services/convert.h"
+
+namespace dims::services {
+
+grpc::ServerWriteReactor<v1::Event>* WatchStream::begin(std::shared_ptr<WatchStream> stream,
+                                                        const v1::WatchRequest& request) {
+  WatchStream* const raw = stream.get();
+  raw->self_ = stream;
+  const Status status = raw->subscribe(request);
+  if (!status.ok()) raw->stop(to_grpc(status));
+  raw->context_.streams.add(stream);
+  raw->advance();
+  return raw;
+}
+
+Status WatchStream::subscribe(const v1::WatchRequest& request) {
+  std::vector<ImageId> images;
+  for (const std::string& field : request.images()) {
+    ImageId& image = images.emplace_back();
+    DIMS_TRY(take_id(field, "image id", image));
+    DIMS_TRY(context_.catalog.check_access(image, {}, catalog::Access::kRead));
+  }
+  SessionId session;
+  DIMS_TRY(take_id(request.session(), "session id", session));
+  subscription_ = context_.catalog.events().subscribe(
+      images, session, [&context = context_, weak = weak_from_this()] {
+        context.calls.run(contract::Priority::kDemand, [weak] {
+          if (const auto stream = weak.lock()) stream->advance();
+        });
+      });
+  return ok_status();
+}
+
+void WatchStream::OnWriteDone(bool ok) {
+  {
+    std::lock_guard lock(mutex_);
+    writing_ = false;
+    if (!ok) over_ = true;
+  }
+  advance();
+}
+
+void WatchStream::OnCancel() { stop(grpc::Status::CANCELLED); }
+
+void WatchStream::OnDone() {
+  if (subscription_) subscription_->stop();
+  auto last = std::move(self_);
+}
+
+void WatchStream::end() {
+  stop(to_grpc(make_error(ErrorCode::kUnavailable, "the server is shutting down",
+                          "try again when it is back")));
+}
+
+void WatchStream::stop(const grpc::Status& status) {
+  {
+    std::lock_guard lock(mutex_);
+    if (!over_) status_ = status;
+    over_ = true;
+  }
+  advance();
+}
+
+void WatchStream::advance() {
+  const auto keep = weak_from_this().lock();
+  bool finish = false;
+  grpc::Status status;
+  {
+    std::lock_guard lock(mutex_);
+    if (writing_ || finished_) return;
+    if (over_) {
+      finish = finished_ = true;
+      status = status_;
+    } else if (!ready_sent_) {
+      ready_sent_ = true;
+      event_.Clear();  // READY
+      writing_ = true;
+    } else if (const auto event = subscription_->take()) {
+      event_.Clear();
+      to_proto(*event, &event_);
+      writing_ = true;
+    } else {
+      return;
+    }
+  }
+  if (finish) {
+    Finish(status);
+  } else {
+    StartWrite(&event_);
+  }
+}
+
+}  // namespace dims::services

@@ -1,0 +1,45 @@
+// The stream Watch: READY first, then what the catalog announces. Costs no thread while nothing
+// happens.
+//
+// Threads: gRPC's, the executor's, and the announcer's for a wake-up. Ownership: owns itself from
+// begin() to OnDone. Memory: bounded by the subscription.
+#pragma once
+
+#include "rdim-server/services/context.h"
+#include "rdim-server/services/status.h"
+
+#include "dims/v1/dims.pb.h"
+
+namespace dims::services {
+
+class WatchStream : public grpc::ServerWriteReactor<v1::Event>,
+                    public OpenStream,
+                    public std::enable_shared_from_this<WatchStream> {
+ public:
+  explicit WatchStream(ServiceContext& context) : context_(context) {}
+  static grpc::ServerWriteReactor<v1::Event>* begin(std::shared_ptr<WatchStream> stream,
+                                                    const v1::WatchRequest& request);
+
+  void OnWriteDone(bool ok) override;
+  void OnCancel() override;
+  void OnDone() override;
+  void end() override;
+
+ private:
+  Status subscribe(const v1::WatchRequest& request);
+  void stop(const grpc::Status& status);
+  void advance();
+
+  ServiceContext& context_;
+  std::shared_ptr<WatchStream> self_;
+  std::shared_ptr<catalog::Subscription> subscription_;
+  std::mutex mutex_;
+  v1::Event event_;
+  grpc::Status status_;
+  bool ready_sent_ = false;
+  bool writing_ = false;
+  bool over_ = false;
+  bool finished_ = false;
+};
+
+}  // namespace dims::services

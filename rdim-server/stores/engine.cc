@@ -1,0 +1,126 @@
+#include "rdim-server/stores/engine.h"
+
+#include <sys/statvfs.h>
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+
+#include "rdim-server/stores/rocks_status.h"
+
+namespace dims::stores {
+namespace {
+
+constexpr std::chrono::seconds kResumePause{1};
+
+Error open_error(const rocksdb::Status& status, const std::string& folder) {
+  const std::string text = status.ToString();
+  if (status.IsIOError() && text.find("lock") != std::string::npos &&
+      text.find("LOCK") != std::string::npos) {
+    return make_error(ErrorCode::kUnavailable,
+                      "the store " + folder + " is open in another process",
+                      "stop the other rdim-server first, or give another --data folder");
+  }
+  if (status.IsInvalidArgument()) {
+    // A family we do not know, or options that do not fit: made by another program.
+    return make_error(ErrorCode::kUnsupported,
+                      "the database in " + folder + " is of another make: " + text,
+                      "use the version of rdim-server that wrote it");
+  }
+  return from_rocks(status, "cannot open the database in " + folder);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Engine>> Engine::open(const StoreOptions& options, bool create) {
+  std::unique_ptr<Engine> engine(new Engine());
+  engine->folder_ = options.folder;
+  rocksdb::DBOptions db_options = database_options(options);
+  db_options.create_if_missing = create;
+  db_options.create_missing_column_families = create;
+  rocksdb::DB* db = nullptr;
+  const rocksdb::Status status = rocksdb::DB::Open(
+      db_options, options.folder + "/db", family_descriptors(options), &engine->families_, &db);
+  if (!status.ok()) return open_error(status, options.folder);
+  engine->db_.reset(db);
+  struct statvfs fs {};
+  if (statvfs(options.folder.c_str(), &fs) == 0) {
+    const std::uint64_t all = std::uint64_t{fs.f_blocks} * fs.f_frsize;
+    engine->free_bytes_min_ = std::min(options.free_bytes_min, all / 8);
+  }
+  return engine;
+}
+
+Engine::~Engine() {
+  if (!db_) return;
+  for (rocksdb::ColumnFamilyHandle* family : families_) {
+    (void)db_->DestroyColumnFamilyHandle(family);
+  }
+  const rocksdb::Status status = db_->Close();
+  if (!status.ok()) spdlog::error("closing {}: {}", folder_, status.ToString());
+}
+
+bool Engine::resume(const rocksdb::Status& why) {
+  if (!is_no_space(why) && why.severity() == rocksdb::Status::kNoError && !why.IsIOError()) {
+    return false;
+  }
+  std::lock_guard lock(resume_mutex_);
+  const auto now = std::chrono::steady_clock::now();
+  if (resumed_.time_since_epoch().count() != 0 && now - resumed_ < kResumePause) return false;
+  resumed_ = now;
+  const rocksdb::Status status = db_->Resume();
+  spdlog::warn("{}: writing stopped ({}); going on: {}", folder_, why.ToString(),
+               status.ToString());
+  return status.ok();
+}
+
+Status Engine::write(rocksdb::WriteBatch& batch, Durability durability, const std::string& what) {
+  rocksdb::WriteOptions options;
+  options.sync = durability == Durability::kSynced;
+  options.disableWAL = durability == Durability::kBypassed;
+  rocksdb::Status status = db_->Write(options, &batch);
+  if (!status.ok() && resume(status)) status = db_->Write(options, &batch);
+  DIMS_TRY(check_rocks(status, what));
+  // Counted after the write and before the answer: a barrier that follows the answer sees it.
+  if (durability == Durability::kBypassed) bypassed_.fetch_add(1);
+  if (durability == Durability::kLogged) logged_.fetch_add(1);
+  return ok_status();
+}
+
+Status Engine::make_durable() {
+  const std::uint64_t bypassed = bypassed_.load();
+  const std::uint64_t logged = logged_.load();
+  std::lock_guard lock(durable_mutex_);  // whoever waits here finds his work done by the one before
+  if (bypassed > bypassed_durable_) {
+    DIMS_TRY(flush_all());
+    bypassed_durable_ = bypassed;
+    logged_durable_ = std::max(logged_durable_, logged);
+  } else if (logged > logged_durable_) {
+    rocksdb::Status status = db_->SyncWAL();
+    if (!status.ok() && resume(status)) status = db_->SyncWAL();
+    DIMS_TRY(check_rocks(status, "cannot sync the log in " + folder_));
+    logged_durable_ = logged;
+  }
+  return ok_status();
+}
+
+Status Engine::flush_all() {
+  rocksdb::FlushOptions options;
+  options.wait = true;
+  options.allow_write_stall = true;
+  rocksdb::Status status = db_->Flush(options, families_);
+  if (!status.ok() && resume(status)) status = db_->Flush(options, families_);
+  return check_rocks(status, "cannot flush the database in " + folder_);
+}
+
+Status Engine::check_space() {
+  struct statvfs fs {};
+  if (statvfs(folder_.c_str(), &fs) != 0) return ok_status();  // the write itself will tell
+  const std::uint64_t free = std::uint64_t{fs.f_bavail} * fs.f_frsize;
+  if (free >= free_bytes_min_) return ok_status();
+  return make_error(ErrorCode::kNoSpace,
+                    "the server's disk is full: " + std::to_string(free / kMiB) + " MiB free at " +
+                        folder_ + ", " + std::to_string(free_bytes_min_ / kMiB) + " MiB are kept",
+                    "free space on the server's disk; it goes on by itself");
+}
+
+}  // namespace dims::stores

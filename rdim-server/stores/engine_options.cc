@@ -1,0 +1,83 @@
+#include <rocksdb/filter_policy.h>
+#include <rocksdb/sst_file_manager.h>
+#include <rocksdb/table.h>
+#include <rocksdb/write_buffer_manager.h>
+
+#include "rdim-server/stores/engine.h"
+
+namespace dims::stores {
+namespace {
+
+constexpr std::uint64_t kSmallBufferBytes = 4 * kMiB;
+constexpr std::uint64_t kBlobFileBytes = 256 * kMiB;
+constexpr std::uint64_t kSyncStepBytes =
+    kMiB;  // dirty pages go to the disk evenly, not in one storm
+constexpr int kFilterBits = 10;
+
+std::shared_ptr<rocksdb::TableFactory> table_factory(const std::shared_ptr<rocksdb::Cache>& cache) {
+  rocksdb::BlockBasedTableOptions table;
+  table.block_cache = cache;
+  table.cache_index_and_filter_blocks = true;  // else they grow with the store, outside the limit
+  table.cache_index_and_filter_blocks_with_high_priority = true;
+  table.pin_l0_filter_and_index_blocks_in_cache = true;
+  table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(kFilterBits));
+  table.whole_key_filtering = true;
+  return std::shared_ptr<rocksdb::TableFactory>(rocksdb::NewBlockBasedTableFactory(table));
+}
+
+}  // namespace
+
+rocksdb::DBOptions database_options(const StoreOptions& options) {
+  rocksdb::DBOptions db;
+  // A torn record at the end is a power cut; a bad one before others is damage and refuses to open.
+  // The default mode would drop everything after it in silence.
+  db.wal_recovery_mode = rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords;
+  db.manual_wal_flush = false;
+  db.recycle_log_file_num = 0;
+  // One batch may skip the log and writes two families: both reach the disk together or not at all.
+  db.atomic_flush = true;
+  db.paranoid_checks = true;
+  db.max_background_jobs = 2;
+  db.max_open_files = options.open_files_max;
+  db.max_total_wal_size = 64 * kMiB;
+  db.bytes_per_sync = kSyncStepBytes;
+  db.wal_bytes_per_sync = kSyncStepBytes;
+  db.max_log_file_size = 4 * kMiB;
+  db.keep_log_file_num = 3;
+  db.info_log_level = rocksdb::InfoLogLevel::WARN_LEVEL;
+  db.stats_dump_period_sec = 0;
+  db.stats_persist_period_sec = 0;
+  db.write_buffer_manager = std::make_shared<rocksdb::WriteBufferManager>(
+      options.write_buffer_bytes * options.write_buffers_max);
+  // Watches the free space and lets the engine go on after a full disk.
+  db.sst_file_manager.reset(rocksdb::NewSstFileManager(rocksdb::Env::Default()));
+  return db;
+}
+
+std::vector<rocksdb::ColumnFamilyDescriptor> family_descriptors(const StoreOptions& options) {
+  const auto cache = rocksdb::NewLRUCache(static_cast<std::size_t>(options.block_cache_bytes));
+  rocksdb::ColumnFamilyOptions small;
+  small.compression = rocksdb::kNoCompression;  // keys are hashes, values a few bytes
+  small.write_buffer_size = static_cast<std::size_t>(kSmallBufferBytes);
+  small.max_write_buffer_number = 3;
+  small.table_factory = table_factory(cache);
+
+  rocksdb::ColumnFamilyOptions objects = small;
+  objects.write_buffer_size = static_cast<std::size_t>(options.write_buffer_bytes);
+  objects.max_write_buffer_number = static_cast<int>(options.write_buffers_max);
+  // Objects are sealed: compression would only cost. Blob files keep them out of every compaction.
+  objects.enable_blob_files = true;
+  objects.min_blob_size = 0;
+  objects.blob_file_size = kBlobFileBytes;
+  objects.blob_compression_type = rocksdb::kNoCompression;
+  objects.enable_blob_garbage_collection = true;
+  // No blob cache: the kernel's page cache holds the same bytes and gives them back under pressure.
+  objects.blob_cache = nullptr;
+
+  return {{rocksdb::kDefaultColumnFamilyName, small},
+          {"objects", objects},
+          {"meta", small},
+          {"refs", small}};
+}
+
+}  // namespace dims::stores

@@ -1,0 +1,64 @@
+// MemoryObjectStore, MemoryRefStore: the same contracts without a disk, for tests and for measuring
+// what the engine costs.
+//
+// Threads: thread-safe. Ownership: values. Errors: as the contracts say. Durable: nothing.
+#pragma once
+
+#include <map>
+#include <mutex>
+
+#include "common/base/clock.h"
+#include "common/contract/object_store.h"
+#include "common/contract/ref_store.h"
+#include "rdim-server/stores/meta_row.h"
+
+namespace dims::stores {
+
+class MemoryObjectStore : public contract::ObjectStore {
+ public:
+  explicit MemoryObjectStore(Clock& clock) : clock_(clock) {}
+
+  Result<std::vector<contract::PutOutcome>> put(std::span<const PutItem> items) override;
+  void get(std::span<const ObjectKey> keys, const GetSink& sink) override;
+  Result<std::vector<bool>> has(std::span<const ObjectKey> keys) override;
+  Status touch(std::span<const ObjectKey> keys) override;
+  Status remove(const ObjectKey& key) override;
+  Result<std::vector<ObjectKey>> list(const std::optional<ObjectKey>& after,
+                                      std::size_t limit) override;
+  Status barrier() override { return ok_status(); }
+  Result<contract::StoreInfo> info() override;
+
+  // For tests: flips a bit of what is stored.
+  void damage(const ObjectKey& key);
+
+ private:
+  struct Entry {
+    Bytes object;
+    std::uint64_t touched_s = 0;
+    bool damaged = false;  // found so: counts as absent
+  };
+  std::uint64_t now_s();
+  Result<Bytes> get_one(const ObjectKey& key);
+
+  Clock& clock_;
+  std::mutex mutex_;
+  std::map<ObjectKey, Entry> entries_;
+};
+
+class MemoryRefStore : public contract::RefStore {
+ public:
+  Result<std::optional<contract::RefValue>> get(const std::string& key) override;
+  Result<std::uint64_t> put(const std::string& key, ByteView value,
+                            std::uint64_t expected_revision) override;
+  Status remove(const std::string& key, std::uint64_t expected_revision) override;
+  Result<std::vector<std::pair<std::string, contract::RefValue>>> list(const std::string& prefix,
+                                                                       const std::string& after,
+                                                                       std::size_t limit) override;
+
+ private:
+  std::mutex mutex_;
+  std::map<std::string, contract::RefValue> rows_;
+  std::uint64_t next_revision_ = 1;
+};
+
+}  // namespace dims::stores

@@ -1,0 +1,255 @@
+#include "rdim-server/stores/rocks_objects.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <unordered_set>
+
+#include "common/base/wire.h"
+#include "rdim-server/stores/rocks_status.h"
+
+namespace dims::stores {
+namespace {
+
+using contract::PutOutcome;
+
+constexpr const char* kCountersKey = "counters";
+constexpr std::size_t kBatchOverheadBytes =
+    256;  // of one object in a batch: two rows and their heads
+
+rocksdb::Slice slice_of(ByteView bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+rocksdb::ReadOptions scan_options() {
+  rocksdb::ReadOptions options;
+  options.fill_cache = false;  // a scan must not push out what reads need
+  return options;
+}
+
+}  // namespace
+
+RocksObjectStore::RocksObjectStore(Engine& engine, Clock& clock, const StoreOptions& options)
+    : engine_(engine), clock_(clock), log_bytes_max_(options.log_bytes_max) {}
+
+std::uint64_t RocksObjectStore::now_s() {
+  return static_cast<std::uint64_t>(
+      std::chrono::duration_cast<std::chrono::seconds>(clock_.wall()).count());
+}
+
+Status RocksObjectStore::load_counters() {
+  std::string saved;
+  const rocksdb::Status status =
+      engine_.db().Get(rocksdb::ReadOptions(), engine_.internal(), kCountersKey, &saved);
+  if (!status.ok() && !status.IsNotFound()) return from_rocks(status, "cannot read the counters");
+  if (status.ok() && saved.size() == 16) {
+    Reader r(as_bytes(saved));
+    objects_ = r.u64();
+    object_bytes_ = r.u64();
+    // From now on they are only true in memory.
+    rocksdb::WriteBatch batch;
+    (void)batch.Delete(engine_.internal(), kCountersKey);
+    return engine_.write(batch, Durability::kSynced, "cannot write to the store");
+  }
+  std::unique_ptr<rocksdb::Iterator> it(engine_.db().NewIterator(scan_options(), engine_.meta()));
+  for (it->SeekToFirst(); it->Valid(); it->Next()) {
+    if (const auto row = decode_meta(it->value().ToStringView())) {
+      ++objects_;
+      object_bytes_ += row->object_bytes;
+    }
+  }
+  return check_rocks(it->status(), "cannot count the objects");
+}
+
+Status RocksObjectStore::save_counters() {
+  std::lock_guard lock(write_mutex_);
+  Bytes row;
+  Writer w(row);
+  w.u64(objects_);
+  w.u64(object_bytes_);
+  rocksdb::WriteBatch batch;
+  (void)batch.Put(engine_.internal(), kCountersKey, slice_of(row));
+  return engine_.write(batch, Durability::kSynced, "cannot write the counters");
+}
+
+Result<std::vector<std::optional<MetaRow>>> RocksObjectStore::rows_of(
+    std::span<const ObjectKey> keys) {
+  std::vector<std::string> names;
+  names.reserve(keys.size());
+  for (const ObjectKey& key : keys) names.push_back(row_key(key));
+  const std::vector<rocksdb::Slice> slices(names.begin(), names.end());
+  std::vector<rocksdb::PinnableSlice> values(keys.size());
+  std::vector<rocksdb::Status> statuses(keys.size());
+  engine_.db().MultiGet(rocksdb::ReadOptions(), engine_.meta(), slices.size(), slices.data(),
+                        values.data(), statuses.data());
+  std::vector<std::optional<MetaRow>> rows(keys.size());
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    if (statuses[i].IsNotFound()) continue;
+    if (!statuses[i].ok()) return from_rocks(statuses[i], "cannot look up an object");
+    rows[i] = decode_meta(values[i].ToStringView());
+  }
+  return rows;
+}
+
+Durability RocksObjectStore::durability_for(std::uint64_t bytes) {
+  bytes_since_barrier_ += bytes;
+  return bytes_since_barrier_ > log_bytes_max_ ? Durability::kBypassed : Durability::kLogged;
+}
+
+Result<std::vector<PutOutcome>> RocksObjectStore::put(std::span<const PutItem> items) {
+  if (items.empty()) return std::vector<PutOutcome>{};
+  const std::uint64_t now = now_s();
+  DIMS_ASSIGN(const std::vector<MetaRow> fresh, check_objects(items, now));
+  std::vector<ObjectKey> keys;
+  keys.reserve(items.size());
+  std::size_t bytes = 0;
+  for (const PutItem& item : items) {
+    keys.push_back(item.key);
+    bytes += item.object.size() + kBatchOverheadBytes;
+  }
+  std::lock_guard lock(write_mutex_);
+  DIMS_ASSIGN(const auto rows, rows_of(keys));
+  rocksdb::WriteBatch batch(bytes);
+  std::vector<PutOutcome> outcomes(items.size(), PutOutcome::kPresent);
+  std::unordered_set<ObjectKey, format::ObjectKeyHash> in_batch;
+  std::uint64_t stored = 0, stored_bytes = 0;
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    const std::string name = row_key(keys[i]);
+    if (rows[i]) {
+      if (rows[i]->touched_s + kTouchStepSeconds <= now) {
+        (void)batch.Put(engine_.meta(), name, encode_meta(fresh[i]));
+      }
+      continue;
+    }
+    if (!in_batch.insert(keys[i]).second) continue;
+    outcomes[i] = PutOutcome::kStored;
+    ++stored;
+    stored_bytes += items[i].object.size();
+    (void)batch.Put(engine_.objects(), name, slice_of(items[i].object));
+    (void)batch.Put(engine_.meta(), name, encode_meta(fresh[i]));
+  }
+  if (batch.Count() == 0) return outcomes;
+  if (stored != 0) DIMS_TRY(engine_.check_space());
+  DIMS_TRY(engine_.write(batch, durability_for(batch.GetDataSize()),
+                         "cannot store objects in " + engine_.folder()));
+  objects_ += stored;
+  object_bytes_ += stored_bytes;
+  return outcomes;
+}
+
+Result<Bytes> RocksObjectStore::get_one(const ObjectKey& key) {
+  rocksdb::PinnableSlice value;
+  const rocksdb::Status status =
+      engine_.db().Get(rocksdb::ReadOptions(), engine_.objects(), row_key(key), &value);
+  if (status.IsNotFound()) return absent_error(key);
+  if (!status.ok() && !status.IsCorruption()) {
+    return from_rocks(status, "cannot read object " + key.id.short_hex());
+  }
+  const auto* data = reinterpret_cast<const std::uint8_t*>(value.data());
+  if (status.ok() && format::object_id({data, value.size()}) == key.id) {
+    return Bytes(data, data + value.size());
+  }
+  spdlog::error("{}: object {} is damaged: {}", engine_.folder(), key.id.hex(),
+                status.ok() ? "its bytes do not have its id" : status.ToString());
+  forget_damaged(key);
+  return make_error(ErrorCode::kCorrupt,
+                    "object " + key.id.short_hex() + " is damaged in the server's store",
+                    "whoever still has it can put it again: the store takes it then");
+}
+
+void RocksObjectStore::get(std::span<const ObjectKey> keys, const GetSink& sink) {
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    if (!sink(i, get_one(keys[i]))) return;
+  }
+}
+
+void RocksObjectStore::forget_damaged(const ObjectKey& key) {
+  std::lock_guard lock(write_mutex_);
+  const auto rows = rows_of(std::span(&key, 1));
+  if (!rows.ok() || !rows->front()) return;
+  rocksdb::WriteBatch batch;
+  (void)batch.Delete(engine_.meta(), row_key(key));
+  const Status written =
+      engine_.write(batch, durability_for(batch.GetDataSize()), "cannot mark a damaged object");
+  if (!written.ok()) return;  // it is found damaged again at the next read
+  --objects_;
+  object_bytes_ -= rows->front()->object_bytes;
+}
+
+Result<std::vector<bool>> RocksObjectStore::has(std::span<const ObjectKey> keys) {
+  DIMS_ASSIGN(const auto rows, rows_of(keys));
+  std::vector<bool> out(keys.size());
+  for (std::size_t i = 0; i < keys.size(); ++i) out[i] = rows[i].has_value();
+  return out;
+}
+
+Status RocksObjectStore::touch(std::span<const ObjectKey> keys) {
+  const std::uint64_t now = now_s();
+  std::lock_guard lock(write_mutex_);
+  DIMS_ASSIGN(const auto rows, rows_of(keys));
+  rocksdb::WriteBatch batch;
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    if (!rows[i] || rows[i]->touched_s + kTouchStepSeconds > now) continue;
+    MetaRow row = *rows[i];
+    row.touched_s = now;
+    (void)batch.Put(engine_.meta(), row_key(keys[i]), encode_meta(row));
+  }
+  if (batch.Count() == 0) return ok_status();
+  return engine_.write(batch, durability_for(batch.GetDataSize()), "cannot touch objects");
+}
+
+Status RocksObjectStore::remove(const ObjectKey& key) {
+  std::lock_guard lock(write_mutex_);
+  DIMS_ASSIGN(const auto rows, rows_of(std::span(&key, 1)));
+  if (!rows.front()) return absent_error(key);
+  rocksdb::WriteBatch batch;
+  (void)batch.Delete(engine_.objects(), row_key(key));
+  (void)batch.Delete(engine_.meta(), row_key(key));
+  DIMS_TRY(engine_.write(batch, durability_for(batch.GetDataSize()), "cannot remove an object"));
+  --objects_;
+  object_bytes_ -= rows.front()->object_bytes;
+  return ok_status();
+}
+
+Result<std::vector<ObjectKey>> RocksObjectStore::list(const std::optional<ObjectKey>& after,
+                                                      std::size_t limit) {
+  std::unique_ptr<rocksdb::Iterator> it(engine_.db().NewIterator(scan_options(), engine_.meta()));
+  std::vector<ObjectKey> keys;
+  if (after) {
+    it->Seek(row_key(*after));
+    if (it->Valid() && it->key().ToStringView() == row_key(*after)) it->Next();
+  } else {
+    it->SeekToFirst();
+  }
+  for (; it->Valid() && keys.size() < limit; it->Next()) {
+    if (const auto key = parse_row_key(it->key().ToStringView())) keys.push_back(*key);
+  }
+  DIMS_TRY(check_rocks(it->status(), "cannot list objects"));
+  return keys;
+}
+
+Status RocksObjectStore::barrier() {
+  DIMS_TRY(engine_.make_durable());
+  std::lock_guard lock(write_mutex_);
+  bytes_since_barrier_ = 0;
+  return ok_status();
+}
+
+Result<contract::StoreInfo> RocksObjectStore::info() {
+  contract::StoreInfo out;
+  {
+    std::lock_guard lock(write_mutex_);
+    out.objects = objects_;
+    out.object_bytes = object_bytes_;
+  }
+  std::error_code error;
+  for (auto it = std::filesystem::recursive_directory_iterator(engine_.folder(), error);
+       !error && it != std::filesystem::recursive_directory_iterator(); it.increment(error)) {
+    std::error_code gone;  // files come and go while we look
+    const auto size = it->file_size(gone);
+    if (!gone) out.disk_bytes += size;
+  }
+  return out;
+}
+
+}  // namespace dims::stores

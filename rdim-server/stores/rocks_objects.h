@@ -1,0 +1,53 @@
+// RocksObjectStore: contract::ObjectStore over the Engine.
+//
+// Threads: thread-safe; writes go one after another, reads do not wait for them. Ownership: the
+// engine and the clock outlive it. Errors and durability: as the contract says. An object whose
+// bytes turn out damaged is reported (kCorrupt) and counts as absent from then on, so that the next
+// put of it heals it.
+#pragma once
+
+#include <mutex>
+
+#include "common/base/clock.h"
+#include "rdim-server/stores/engine.h"
+#include "rdim-server/stores/meta_row.h"
+
+namespace dims::stores {
+
+class RocksObjectStore : public contract::ObjectStore {
+ public:
+  RocksObjectStore(Engine& engine, Clock& clock, const StoreOptions& options);
+
+  // Reads the counters that a clean end left, or counts anew. Before any other call.
+  Status load_counters();
+  // For a clean end: stores the counters durably.
+  Status save_counters();
+
+  Result<std::vector<contract::PutOutcome>> put(std::span<const PutItem> items) override;
+  void get(std::span<const ObjectKey> keys, const GetSink& sink) override;
+  Result<std::vector<bool>> has(std::span<const ObjectKey> keys) override;
+  Status touch(std::span<const ObjectKey> keys) override;
+  Status remove(const ObjectKey& key) override;
+  Result<std::vector<ObjectKey>> list(const std::optional<ObjectKey>& after,
+                                      std::size_t limit) override;
+  Status barrier() override;
+  Result<contract::StoreInfo> info() override;
+
+ private:
+  Result<std::vector<std::optional<MetaRow>>> rows_of(std::span<const ObjectKey> keys);
+  Result<Bytes> get_one(const ObjectKey& key);
+  void forget_damaged(const ObjectKey& key);
+  Durability durability_for(std::uint64_t bytes);
+  std::uint64_t now_s();
+
+  Engine& engine_;
+  Clock& clock_;
+  const std::uint64_t log_bytes_max_;
+
+  std::mutex write_mutex_;  // makes "is it there, what is its touch time, write" one step
+  std::uint64_t bytes_since_barrier_ = 0;
+  std::uint64_t objects_ = 0;
+  std::uint64_t object_bytes_ = 0;
+};
+
+}  // namespace dims::stores
