@@ -61,6 +61,17 @@ Status remove(Session& session, const RemoveOptions& options) {
     return error;
   }
   if (!options.yes) DIMS_TRY(confirm(session, image.name));
+  if (held) {
+    // Whoever holds it learns that it is lost; then nobody does, and the server lets the image go.
+    contract::LeaseRequest take;
+    take.image = image.id;
+    take.session = session.who().session;
+    take.machine = session.who().machine;
+    take.machine_name = session.who().machine_name;
+    take.take_over = true;
+    DIMS_ASSIGN(const contract::LeaseGrant grant, remote->acquire_lease(take));
+    DIMS_TRY(remote->release_lease(image.id, grant));
+  }
   DIMS_TRY(remote->remove_image(image.id));
   Json json;
   json["removed"] = image.name;

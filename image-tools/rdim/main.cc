@@ -5,6 +5,9 @@
 #include <cstring>
 #include <iostream>
 
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+
 #include "common/crypto/hash.h"
 #include "image-tools/rdim/session.h"
 
@@ -24,6 +27,9 @@ bool asks_for_json(int argc, char** argv) {
 }
 
 rdim::ExitCode run(int argc, char** argv) {
+  // Standard output belongs to the command: it may carry a disk or JSON.
+  spdlog::set_default_logger(spdlog::stderr_logger_mt("rdim"));
+  spdlog::set_level(spdlog::level::warn);
   rdim::Signals signals;
   rdim::Session session(signals);
   session.output.use_json(asks_for_json(argc, argv));

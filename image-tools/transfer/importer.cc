@@ -37,6 +37,7 @@ class Import {
  private:
   Status find_or_create();
   Result<ImageInfo> create();
+  Status acquire();
   Status load_parent();
   Result<Reference> pass();
   Status commit(const Reference& root, std::vector<format::ObjectKey>& missing);
@@ -106,6 +107,28 @@ Result<ImageInfo> Import::create() {
   wanted.domain = key_.domain;
   wanted.key_check = key_.key_check(wanted.id);
   return remote_.create_image(wanted);
+}
+
+// An import of this machine that was killed leaves an image without a version and a lease that
+// nobody renews: its end is waited for, once. A lease that lives on is somebody's.
+Status Import::acquire() {
+  constexpr std::chrono::milliseconds kPause{200};
+  std::chrono::milliseconds left{-1};
+  for (;;) {
+    auto lease = LeaseKeeper::acquire(remote_, image_.id, who_);
+    if (lease.ok()) {
+      lease_ = std::move(lease).value();
+      return ok_status();
+    }
+    if (lease.error().code != ErrorCode::kLeaseHeld || !report_.resumed || left.count() == 0)
+      return lease.error();
+    DIMS_ASSIGN(const ImageInfo now, remote_.get_image(image_.id));
+    if (now.holder && !(now.holder->machine == who_.machine)) return lease.error();
+    if (left.count() < 0) left = (now.holder ? now.holder->expires_in : kPause) + 2 * kPause;
+    if (progress_.cancel) return cancelled();
+    std::this_thread::sleep_for(std::min(kPause, left));
+    left -= std::min(kPause, left);
+  }
 }
 
 Status Import::load_parent() {
@@ -229,7 +252,7 @@ Result<ImportReport> Import::run() {
   DIMS_ASSIGN(const contract::ServerInfo server, remote_.hello());
   generation_ = server.generation;
   DIMS_TRY(find_or_create());
-  DIMS_ASSIGN(lease_, LeaseKeeper::acquire(remote_, image_.id, who_));
+  DIMS_TRY(acquire());
   // Under the lease the head stands still; it may have moved before.
   DIMS_ASSIGN(const ImageInfo now, remote_.get_image(image_.id));
   if (!(now.head == image_.head) && !options_.update) {
