@@ -130,7 +130,9 @@ int ldim_after_fork() {
       fresh->memory = std::make_unique<io::MemoryFileSystem>();
       fs = fresh->memory.get();
     }
-    auto disk = ldim::Disk::open(options, {*fresh->remote, *fs, system_clock(), system_random(), {}});
+    // Fails at once when nbdkit was told to stop, so that waiting requests end and with them the process.
+    const auto quitting = [] { return nbdkit_nanosleep(0, 1) == -1; };
+    auto disk = ldim::Disk::open(options, {*fresh->remote, *fs, system_clock(), system_random(), {}, quitting});
     if (!disk.ok()) return report(disk.error());
     fresh->disk = std::move(disk).value();
     if (!options.diskless()) {

@@ -190,6 +190,10 @@ bool read_ranges(const std::string& path, json& ranges, std::string& problem) {
     }
     ranges.push_back({*a, *b});
   }
+  if (ranges.empty()) {
+    problem = path + " holds no range";
+    return false;
+  }
   return true;
 }
 

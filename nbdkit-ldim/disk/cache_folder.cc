@@ -84,7 +84,7 @@ Result<FolderIdentity> prepare_folder(io::FileSystem& fs, const std::string& fol
   }
   DIMS_ASSIGN(const auto names, fs.list(folder));
   for (const std::string& name : names) {
-    if (name != "lock" && name != "control.sock" && name != "machine-secret" && name != "identity.new") {
+    if (name != "lock" && name != "control.sock" && name != "machine-secret" && name != "machine-secret.new" && name != "identity.new") {
       return make_error(ErrorCode::kInvalidArgument, "cache folder " + folder + " holds other files (" + name + ")",
                         "give LDIM a folder of its own");
     }
@@ -92,6 +92,7 @@ Result<FolderIdentity> prepare_folder(io::FileSystem& fs, const std::string& fol
   FolderIdentity identity{random.id<MachineId>(), image, key.key_check(image)};
   DIMS_TRY(io::replace_file(fs, folder + "/machine-secret", random.id<Secret32>().view()));
   DIMS_TRY(io::replace_file(fs, folder + "/identity", as_bytes(encode_identity(identity))));
+  DIMS_TRY(fs.sync_folder(io::parent_folder(folder)));
   return identity;
 }
 

@@ -36,7 +36,9 @@ struct DiskEnvironment {
   io::FileSystem& fs;
   Clock& clock;
   Random& random;
-  std::function<bool(CommitStep)> at_step;  // tests
+  std::function<bool(CommitStep)> at_step{};  // tests
+  // Asked by requests that wait: true when the process was told to stop. May be empty.
+  std::function<bool()> quitting{};
 };
 
 struct DiskExtent {
@@ -55,7 +57,7 @@ class Disk {
   static Result<std::unique_ptr<Disk>> open(const DiskOptions& options, const DiskEnvironment& environment);
   ~Disk();
 
-  std::uint64_t size() const { return state_at_start_.image_bytes; }
+  std::uint64_t size() const { return image_bytes_; }
   bool writable() const { return options_.mode != SessionMode::kReadOnly; }
 
   Status read(ByteRange range, std::uint8_t* out);
@@ -99,8 +101,9 @@ class Disk {
   Status find_out(bool& online);
   Status open_folder();
   Status open_journal();
-  Status begin_or_resume(bool online);
+  Status begin_or_resume(bool online, bool anew);
   Status start_new_session(bool online);
+  Status drop_shared_writes();
   Status check_descends(const VersionId& head, std::uint64_t head_sequence, const VersionId& base);
   Status take_lease();
   Status move_base(const contract::ImageInfo& image);
@@ -108,7 +111,8 @@ class Disk {
 
   // disk_io.cc
   Status append(WriteKind kind, ByteRange range, ByteView data, bool fua);
-  Status wait_for_room(const Error& full);
+  Status make_room(const Error& full, std::chrono::nanoseconds give_up);
+  bool quitting() const { return environment_.quitting && environment_.quitting(); }
   Status check_range(ByteRange range) const;
   void watch();
 
@@ -125,6 +129,7 @@ class Disk {
   FolderKeys keys_;
   bool online_at_start_ = false;
   LdimState state_at_start_;
+  std::uint64_t image_bytes_ = 0;
 
   std::unique_ptr<FolderLock> lock_;
   std::unique_ptr<StateFile> state_;

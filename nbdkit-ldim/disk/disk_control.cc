@@ -55,6 +55,7 @@ json Disk::status(bool verify) {
                     {"records", journal.records},
                     {"pending_bytes", pending_.covered_bytes()},
                     {"open_epoch_bytes", journal.open_epoch_bytes},
+                    {"open_epoch_records", journal.open_epoch_records},
                     {"sealed_epoch", journal.sealed_epoch},
                     {"synced_epoch", journal.synced_epoch},
                     {"committed_epoch", write_back.committed_epoch},
@@ -92,7 +93,7 @@ json Disk::status(bool verify) {
     ready["trouble"] = presence.error().to_string();
   }
   out["offline_ready"] = ready;
-  out["safe_to_switch_off"] = !personal || (unsent_epochs == 0 && journal.open_epoch_bytes == 0);
+  out["safe_to_switch_off"] = !personal || (unsent_epochs == 0 && journal.open_epoch_records == 0);
   return out;
 }
 
@@ -148,9 +149,8 @@ Status Disk::end_session() {
       (void)write_back_->commit_through(sealed->epoch, std::chrono::seconds(30)).ok();
     }
   }
-  LdimState state = state_->current();
-  state.session_open = false;
-  DIMS_TRY(state_->store(state));
+  DIMS_TRY(state_->update([](LdimState& s) { s.session_open = false; }));
+  const LdimState state = state_->current();
   session_ended_ = true;
   (void)environment_.remote.close_session(state.image, state.session).ok();
   // With unsent writes the lease runs out instead: the server then says that this machine may hold some.
@@ -215,7 +215,7 @@ void Disk::watch() {
       if (event->kind == contract::ServerEvent::Kind::kReady) {
         // The server is back: waiting reads and the write-back need not sit out their pauses.
         fetcher_->poke();
-        if (write_back_ != nullptr && options_.write_back != WriteBackPolicy::kManual) write_back_->nudge();
+        if (write_back_ != nullptr && options_.write_back == WriteBackPolicy::kEager) write_back_->request();
       }
       const std::lock_guard change(watch_mutex_);
       if (event->kind == contract::ServerEvent::Kind::kNewVersion) {
@@ -264,9 +264,7 @@ Status Disk::close(std::chrono::milliseconds longest) {
   const LdimState now = state_->current();
   const bool ends = client_left_by_itself_ && clients_ == 0 && now.session_open;
   if (ends) {
-    LdimState state = now;
-    state.session_open = false;
-    const Status stored = state_->store(state);
+    const Status stored = state_->update([](LdimState& s) { s.session_open = false; });
     if (!stored.ok()) status = stored;
   }
   if (environment_.remote.counters().connected) {

@@ -11,6 +11,8 @@ namespace {
 
 // How long a write waits for the write-back to make room before the guest gets ENOSPC.
 constexpr std::chrono::seconds kRoomWait{60};
+// Below this much free space the file system counts as full.
+constexpr std::uint64_t kLowSpaceBytes = 128 * kMiB;
 // Above this share of the journal's limit writes are slowed, so that the guest feels it before it fails.
 constexpr std::uint64_t kThrottlePercent = 80;
 constexpr std::uint64_t kMaxExtentBytes = kGiB;  // far below the 4 GiB that nbdkit 1.32.5 dies of
@@ -90,21 +92,19 @@ Status Disk::read(ByteRange range, std::uint8_t* out) {
   return ok_status();
 }
 
-Status Disk::wait_for_room(const Error& full) {
+// One round of waiting for the write-back to free the journal; an error when it is time to tell the guest.
+Status Disk::make_room(const Error& full, std::chrono::nanoseconds give_up) {
   throttled_.fetch_add(1);
   if (write_back_ == nullptr || options_.write_back == WriteBackPolicy::kManual) return full;
-  // A disk that is full may have room once the cache gives some back.
-  (void)cache_->yield_space(128 * kMiB).ok();
-  const auto give_up = environment_.clock.boottime() + kRoomWait;
-  const std::uint64_t before = journal_->stats().trimmed_epoch;
+  // If it is the file system that is full, the cache gives some back; a journal at its own limit gains nothing by that.
+  const auto free_bytes = environment_.fs.free_bytes(root_);
+  if (free_bytes.ok() && *free_bytes < kLowSpaceBytes) (void)cache_->yield_space(kLowSpaceBytes).ok();
   (void)journal_->flush().ok();  // only sealed epochs can leave
-  while (environment_.clock.boottime() < give_up) {
-    write_back_->request();
-    std::this_thread::sleep_for(std::chrono::milliseconds(50));
-    if (journal_->stats().trimmed_epoch != before) return ok_status();
-    if (!environment_.remote.counters().connected) return full;
-  }
-  return full;
+  write_back_->request();
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  const bool hopeless = !environment_.remote.counters().connected && (!free_bytes.ok() || *free_bytes >= kLowSpaceBytes);
+  if (hopeless || quitting() || environment_.clock.boottime() >= give_up) return full;
+  return ok_status();
 }
 
 Status Disk::append(WriteKind kind, ByteRange range, ByteView data, bool fua) {
@@ -112,6 +112,7 @@ Status Disk::append(WriteKind kind, ByteRange range, ByteView data, bool fua) {
   DIMS_TRY(check_range(range));
   if (!writable()) return make_error(ErrorCode::kPermissionDenied, "the disk is read-only");
   if (range.empty()) return ok_status();
+  std::optional<std::chrono::nanoseconds> give_up;
   for (;;) {
     const auto records = journal_->append(kind, range, data);
     if (records.ok()) {
@@ -119,10 +120,10 @@ Status Disk::append(WriteKind kind, ByteRange range, ByteView data, bool fua) {
       break;
     }
     if (records.error().code != ErrorCode::kNoSpace) return records.error();
-    DIMS_TRY(wait_for_room(records.error()));
+    if (!give_up) give_up = environment_.clock.boottime() + kRoomWait;
+    DIMS_TRY(make_room(records.error(), *give_up));
   }
   if (write_back_ != nullptr) {
-    write_back_->nudge();
     const JournalStats stats = journal_->stats();
     if (stats.bytes > stats.limit_bytes / 100 * kThrottlePercent && options_.write_back != WriteBackPolicy::kManual &&
         environment_.remote.counters().connected) {
@@ -151,12 +152,11 @@ Status Disk::flush() {
   const auto sealed = journal_->flush();
   if (!sealed.ok()) return sealed.error();
   if (write_back_ == nullptr) return ok_status();
-  write_back_->nudge();
   if (options_.acknowledge != Acknowledge::kCommitted) return ok_status();
   for (;;) {
-    const Status status = write_back_->commit_through(sealed->epoch, std::chrono::seconds(5));
+    const Status status = write_back_->commit_through(sealed->epoch, std::chrono::seconds(1));
     if (status.ok() || status.error().code != ErrorCode::kDeadlineExceeded) return status;
-    spdlog::warn("a flush waits for the server: {}", status.error().message);
+    if (quitting()) return make_error(ErrorCode::kCancelled, "LDIM is stopping");
   }
 }
 
@@ -217,23 +217,16 @@ Result<std::vector<DiskExtent>> Disk::extents(ByteRange range, bool one) {
 }
 
 Status Disk::client_connected() {
-  bool renew = false;
-  {
-    const std::lock_guard lock(session_mutex_);
-    if (closed_) return make_error(ErrorCode::kCancelled, "LDIM is stopping");
-    const auto idle = environment_.clock.boottime() - last_client_left_;
-    renew = clients_ == 0 && (session_ended_ || (last_client_left_.count() != 0 && idle >= options_.session_grace));
-    ++clients_;
-  }
-  if (renew) {
-    const std::lock_guard lock(session_mutex_);
-    const Status begun = start_new_session(environment_.remote.hello().ok());
-    if (!begun.ok()) {
-      --clients_;
-      return begun;
-    }
+  // Held to the end: a second connection of the same guest must not be served before the base has moved.
+  const std::lock_guard lock(session_mutex_);
+  if (closed_) return make_error(ErrorCode::kCancelled, "LDIM is stopping");
+  const auto idle = environment_.clock.boottime() - last_client_left_;
+  const bool grace_over = last_client_left_.count() != 0 && idle >= options_.session_grace;
+  if (clients_ == 0 && (session_ended_ || grace_over)) {
+    DIMS_TRY(begin_or_resume(environment_.remote.hello().ok(), true));
     session_ended_ = false;
   }
+  ++clients_;
   return ok_status();
 }
 

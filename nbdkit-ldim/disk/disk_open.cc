@@ -38,7 +38,8 @@ Status Disk::start() {
   cache_options.key = keys_.pages;
   cache_options.limit_bytes = options_.cache_bytes;
   DIMS_ASSIGN(cache_, PageCache::open(environment_.fs, cache_options, environment_.random));
-  fetcher_ = std::make_unique<Fetcher>(environment_.remote, *cache_, state_at_start_.image);
+  fetcher_ = std::make_unique<Fetcher>(environment_.remote, *cache_, state_at_start_.image, environment_.quitting);
+  image_bytes_ = state_at_start_.image_bytes;
 
   tree::TreeShape shape;
   shape.parameters = state_at_start_.tree;
@@ -73,7 +74,7 @@ Status Disk::start() {
                        environment_.clock, environment_.random, identity_.machine},
         write_back);
   }
-  DIMS_TRY(begin_or_resume(online_at_start_));
+  DIMS_TRY(begin_or_resume(online_at_start_, false));
   if (options_.read_ahead) {
     read_ahead_ = std::make_unique<ReadAhead>(*reader_, pages_for(size()), ReadAheadOptions{});
   }
@@ -232,14 +233,21 @@ Status Disk::open_journal() {
                       "use a new cache folder; this one's unsent writes can be recovered with its newest state file");
   }
   // A crash between base record and trim leaves records that the base holds already.
+  if (!shared && committed > journal_->synced().epoch) {
+    return make_error(ErrorCode::kCorrupt,
+                      "the journal in " + root_ + " is older than the state file (it ends with epoch " +
+                          std::to_string(journal_->synced().epoch) + ", the base holds epoch " + std::to_string(committed) +
+                          "): it was restored from an old copy",
+                      "nothing is lost that was committed: start with a new cache folder");
+  }
   if (!shared && committed > stats.trimmed_epoch) DIMS_TRY(journal_->trim(committed));
   for (const JournalRecord& record : journal_->records(committed, ~std::uint64_t{0})) pending_.insert(record);
   return ok_status();
 }
 
-Status Disk::begin_or_resume(bool online) {
+Status Disk::begin_or_resume(bool online, bool anew) {
   const std::string boot_id = host_boot_id();
-  const bool resumes = state_at_start_.session_open && state_at_start_.mode == mode_name(options_.mode) &&
+  const bool resumes = !anew && state_at_start_.session_open && state_at_start_.mode == mode_name(options_.mode) &&
                        state_at_start_.boot_id == boot_id && !options_.diskless();
   if (resumes) {
     spdlog::info("session {} goes on, on version {}", state_at_start_.session.short_hex(), state_at_start_.base.short_hex());
@@ -257,9 +265,22 @@ Status Disk::begin_or_resume(bool online) {
   return ok_status();
 }
 
+// A shared session's writes end with it.
+Status Disk::drop_shared_writes() {
+  DIMS_ASSIGN(const CommitId all, journal_->flush());
+  DIMS_TRY(journal_->trim(all.epoch));
+  pending_.clear();
+  return ok_status();
+}
+
 Status Disk::start_new_session(bool online) {
-  LdimState state = state_->current();
   const bool personal = options_.mode == SessionMode::kPersonal;
+  if (options_.mode == SessionMode::kShared) DIMS_TRY(drop_shared_writes());
+  if (personal) {
+    const auto sealed = journal_->flush();
+    if (!sealed.ok()) return sealed.error();
+  }
+  LdimState state = state_->current();
   bool unsent = personal && journal_->synced().epoch > state.committed.epoch;
   if (unsent && online) {
     // Unsent epochs stand on the old base: they are stored before the base moves, on the image or on a branch.
@@ -273,17 +294,23 @@ Status Disk::start_new_session(bool online) {
     }
     state = state_->current();
   }
-  state.session = environment_.random.id<SessionId>();
-  state.mode = mode_name(options_.mode);
-  state.boot_id = host_boot_id();
-  state.session_open = false;  // until it has begun: a start that fails here is no session to go on with
-  if (!unsent && !(state.image == state.home_image)) {
-    spdlog::warn("the last session's writes are kept as {}", state.branch_name);
-    state.image = state.home_image;
-    state.branch_name.clear();
-    fetcher_->set_image(state.image);
-  }
-  DIMS_TRY(state_->store(state));
+  // From here to the end no commit may move the base as well.
+  std::unique_lock<std::mutex> no_commit;
+  if (write_back_ != nullptr) no_commit = write_back_->hold();
+  const SessionId session = environment_.random.id<SessionId>();
+  DIMS_TRY(state_->update([&](LdimState& s) {
+    s.session = session;
+    s.mode = mode_name(options_.mode);
+    s.boot_id = host_boot_id();
+    s.session_open = false;  // until it has begun: a start that fails here is no session to go on with
+    if (!unsent && !(s.image == s.home_image)) {
+      spdlog::warn("the last session's writes are kept as {}", s.branch_name);
+      s.image = s.home_image;
+      s.branch_name.clear();
+    }
+  }));
+  state = state_->current();
+  fetcher_->set_image(state.image);
   lease_->retarget(state.image, state.session);
   if (online && personal) DIMS_TRY(take_lease());
   if (!unsent && online) {
@@ -291,9 +318,7 @@ Status Disk::start_new_session(bool online) {
     DIMS_ASSIGN(image_, environment_.remote.get_image(state.home_image));
     DIMS_TRY(move_base(image_));
   }
-  state = state_->current();
-  state.session_open = true;
-  DIMS_TRY(state_->store(state));
+  DIMS_TRY(state_->update([](LdimState& s) { s.session_open = true; }));
   state_at_start_ = state_->current();
   spdlog::info("session {} begins on version {}", state_at_start_.session.short_hex(), state_at_start_.base.short_hex());
   return ok_status();
@@ -341,10 +366,13 @@ Status Disk::check_descends(const VersionId& head, std::uint64_t head_sequence, 
 }
 
 Status Disk::move_base(const contract::ImageInfo& image) {
-  LdimState state = state_->current();
+  const LdimState state = state_->current();
   const VersionId head = image.head.is_zero() ? image.origin : image.head;
-  known_head_ = head;
-  known_head_sequence_ = image.head_sequence;
+  {
+    const std::lock_guard lock(watch_mutex_);
+    known_head_ = head;
+    known_head_sequence_ = image.head_sequence;
+  }
   if (head == state.base) return ok_status();
   const Status descends = check_descends(head, image.head_sequence, state.base);
   if (!descends.ok() && !(descends.error().code == ErrorCode::kOtherHistory && options_.accept_other_history)) return descends;
@@ -367,9 +395,10 @@ Status Disk::move_base(const contract::ImageInfo& image) {
   });
   if (!listed.ok()) spdlog::warn("no modified list: {}", listed.error().to_string());
   DIMS_TRY(cache_->sync());
-  state.base = head;
-  state.base_record = version.record_bytes;
-  DIMS_TRY(state_->store(state));
+  DIMS_TRY(state_->update([&](LdimState& s) {
+    s.base = head;
+    s.base_record = version.record_bytes;
+  }));
   tree_->reset(shape);
   spdlog::info("base moved to version {} ({} changed nodes)", version.record.sequence, nodes);
   return ok_status();
@@ -387,6 +416,7 @@ Status Disk::tell_server_of_session() {
   if (journal_ != nullptr && options_.mode == SessionMode::kPersonal) request.journal = journal_->id();
   const auto answer = environment_.remote.open_session(request);
   if (!answer.ok()) return answer.error();
+  const std::lock_guard lock(watch_mutex_);
   known_head_ = answer->image.head;
   known_head_sequence_ = answer->image.head_sequence;
   return ok_status();

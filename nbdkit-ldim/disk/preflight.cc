@@ -124,10 +124,10 @@ Status preflight(const DiskOptions& options, const Connect& connect) {
                         "use the key file that the image was imported with");
     }
     DIMS_ASSIGN(const bool there, fs.exists(options.cache_folder));
-    if (there) {
+    if (there && known) {
       // Taken and given back: somebody else's lock is worth an error on the terminal.
       DIMS_ASSIGN(const auto lock, FolderLock::take(options.cache_folder));
-    } else {
+    } else if (!there) {
       DIMS_ASSIGN(const bool parent, fs.exists(io::parent_folder(options.cache_folder)));
       if (!parent) {
         return make_error(ErrorCode::kNotFound, "the folder above " + options.cache_folder + " does not exist", "make it first");

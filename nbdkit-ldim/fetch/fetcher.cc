@@ -18,6 +18,7 @@ constexpr unsigned kChunkLives = 0;
 constexpr int kServerFaultTries = 3;  // for objects that the server mangles or lacks
 constexpr std::chrono::milliseconds kFirstPause{100};
 constexpr std::chrono::milliseconds kLongestPause{2000};
+constexpr std::chrono::milliseconds kQuitPoll{200};
 
 // A node in the cache: its length, its sealed bytes, zeros up to a page.
 Bytes pack_node(ByteView object) {
@@ -31,12 +32,14 @@ Bytes pack_node(ByteView object) {
 
 }  // namespace
 
+// Guarded by Fetcher::mutex_.
 struct Fetcher::Flight {
-  std::optional<Result<std::shared_ptr<Bytes>>> outcome;  // guarded by Fetcher::mutex_
+  std::optional<Result<std::shared_ptr<Bytes>>> outcome;
+  bool away = false;  // its owner waits for the server
 };
 
-Fetcher::Fetcher(contract::Remote& remote, PageCache& cache, const ImageId& image)
-    : remote_(remote), cache_(cache), image_(image) {}
+Fetcher::Fetcher(contract::Remote& remote, PageCache& cache, const ImageId& image, std::function<bool()> quitting)
+    : remote_(remote), cache_(cache), quitting_(std::move(quitting)), image_(image) {}
 
 Fetcher::~Fetcher() { stop(); }
 
@@ -57,10 +60,43 @@ void Fetcher::poke() {
 }
 
 bool Fetcher::pause(std::chrono::milliseconds longest) {
+  const auto until = std::chrono::steady_clock::now() + longest;
   std::unique_lock lock(mutex_);
   const std::uint64_t before = pokes_;
-  changed_.wait_for(lock, longest, [&] { return stopped_ || pokes_ != before; });
+  while (!stopped_ && pokes_ == before && std::chrono::steady_clock::now() < until) {
+    changed_.wait_for(lock, std::min<std::chrono::nanoseconds>(until - std::chrono::steady_clock::now(), kQuitPoll));
+    if (quitting_) {
+      lock.unlock();
+      if (quitting_()) return false;
+      lock.lock();
+    }
+  }
   return !stopped_;
+}
+
+Result<std::shared_ptr<Bytes>> Fetcher::join(const std::shared_ptr<Flight>& flight, FetchWait wait) {
+  std::unique_lock lock(mutex_);
+  while (!flight->outcome && !stopped_) {
+    if (wait == FetchWait::kDoNotWait && flight->away) {
+      return make_error(ErrorCode::kUnavailable, "the server cannot be reached");
+    }
+    changed_.wait_for(lock, kQuitPoll);
+    if (quitting_ && !flight->outcome) {
+      lock.unlock();
+      if (quitting_()) return make_error(ErrorCode::kCancelled, "LDIM is stopping");
+      lock.lock();
+    }
+  }
+  if (!flight->outcome) return make_error(ErrorCode::kCancelled, "LDIM is stopping");
+  return flight->outcome->ok() ? flight->outcome->value() : nullptr;
+}
+
+void Fetcher::set_away(const std::vector<std::size_t>& open, const std::vector<std::shared_ptr<Flight>>& flights, bool away) {
+  {
+    const std::lock_guard lock(mutex_);
+    for (const std::size_t i : open) flights[i]->away = away;
+  }
+  changed_.notify_all();
 }
 
 void Fetcher::set_image(const ImageId& image) {
@@ -103,29 +139,31 @@ Status Fetcher::fetch(std::span<const Reference> refs, contract::Priority priori
     }
   }
   counters_.joined += joined.size();
-  const Status status = fetch_own(refs, own, flights, priority, wait, decode, sink);
-  if (!status.ok()) {
-    // Those who joined our flights must not wait for ever: they see the error and fetch for themselves.
+  // Those who joined our flights must not wait for ever: they see the error and fetch for themselves.
+  const auto land_all = [&](const Error& error) {
     for (const std::size_t i : own) {
       bool landed = true;
       {
         const std::lock_guard lock(mutex_);
         landed = flights[i]->outcome.has_value();
       }
-      if (!landed) land(refs[i].id, flights[i], status.error());
+      if (!landed) land(refs[i].id, flights[i], error);
     }
-    return status;
+  };
+  try {
+    const Status status = fetch_own(refs, own, flights, priority, wait, decode, sink);
+    if (!status.ok()) {
+      land_all(status.error());
+      return status;
+    }
+  } catch (...) {  // out of memory, say
+    land_all(make_error(ErrorCode::kInternal, "the fetch was abandoned"));
+    throw;
   }
   std::vector<Reference> again;
   std::vector<std::size_t> again_index;
   for (const std::size_t i : joined) {
-    std::shared_ptr<Bytes> pages;
-    {
-      std::unique_lock lock(mutex_);
-      changed_.wait(lock, [&] { return flights[i]->outcome.has_value() || stopped_; });
-      if (!flights[i]->outcome) return make_error(ErrorCode::kCancelled, "LDIM is stopping");
-      if (flights[i]->outcome->ok()) pages = flights[i]->outcome->value();
-    }
+    DIMS_ASSIGN(const std::shared_ptr<Bytes> pages, join(flights[i], wait));
     if (pages != nullptr) {
       sink(i, *pages);
     } else {
@@ -186,7 +224,9 @@ Status Fetcher::fetch_own(std::span<const Reference> refs, const std::vector<std
     }
     ++counters_.retries;
     ++counters_.waiting;
+    set_away(open, flights, true);
     const bool go_on = pause(next_pause);
+    set_away(open, flights, false);
     --counters_.waiting;
     if (!go_on) return make_error(ErrorCode::kCancelled, "LDIM is stopping");
     next_pause = std::min(next_pause * 2, kLongestPause);

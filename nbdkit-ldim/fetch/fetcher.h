@@ -33,7 +33,8 @@ enum class FetchWait { kWait, kDoNotWait };
 
 class Fetcher {
  public:
-  Fetcher(contract::Remote& remote, PageCache& cache, const ImageId& image);
+  // quitting (may be empty) is asked while waiting: true ends the wait with kCancelled.
+  Fetcher(contract::Remote& remote, PageCache& cache, const ImageId& image, std::function<bool()> quitting = {});
   ~Fetcher();
 
   // sink(index, pages) once a reference, on the calling thread, in any order. The pages are also in the
@@ -70,11 +71,15 @@ class Fetcher {
   Status fetch_own(std::span<const format::Reference> refs, const std::vector<std::size_t>& own,
                    const std::vector<std::shared_ptr<Flight>>& flights, contract::Priority priority, FetchWait wait,
                    const Decode& decode, const ChunkSink& sink);
+  // Waits for somebody else's flight; null: it failed.
+  Result<std::shared_ptr<Bytes>> join(const std::shared_ptr<Flight>& flight, FetchWait wait);
+  void set_away(const std::vector<std::size_t>& open, const std::vector<std::shared_ptr<Flight>>& flights, bool away);
   void land(const ObjectId& id, const std::shared_ptr<Flight>& flight, Result<std::shared_ptr<Bytes>> outcome);
   ImageId image();
 
   contract::Remote& remote_;
   PageCache& cache_;
+  const std::function<bool()> quitting_;
   FetchCounters counters_;
   std::mutex mutex_;
   std::condition_variable changed_;

@@ -8,6 +8,7 @@ namespace {
 constexpr std::uint64_t kSlackPages = 64;     // parallel readers of one stream arrive out of order
 constexpr std::uint64_t kJobPages = 128;      // one job: 512 KiB, so that the threads share a window
 constexpr std::size_t kMaxJobs = 64;
+constexpr std::uint64_t kForgetAfter = 1024;  // reads without one that continues the stream
 
 }  // namespace
 
@@ -59,7 +60,17 @@ void ReadAhead::on_read(PageRange pages, bool missed) {
     }
     if (s.used < oldest->used) oldest = &s;
   }
-  if (!missed) return;
+  if (!missed) {
+    // Streams that nobody follows any more must not cost every cached read a lock.
+    if (ticks_ % kForgetAfter == 0) {
+      for (Stream& s : streams_) {
+        if (s.window == 0 || s.used + kForgetAfter > ticks_) continue;
+        s.window = 0;
+        live_streams_.fetch_sub(1);
+      }
+    }
+    return;
+  }
   if (oldest->window == 0) live_streams_.fetch_add(1);
   *oldest = Stream{pages.end(), pages.end(), options_.first_window_pages, ticks_};
 }

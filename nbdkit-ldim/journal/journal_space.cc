@@ -131,6 +131,7 @@ JournalStats JournalImpl::stats() {
   out.synced_epoch = synced_.epoch;
   out.trimmed_epoch = trimmed_.epoch;
   out.open_epoch_bytes = open_epoch_bytes_;
+  out.open_epoch_records = open_records_;
   const std::uint64_t used = position_ + kSealBytes;
   out.free_bytes = segments_.back().bytes > used ? segments_.back().bytes - used : 0;
   std::uint64_t more = spares_.size();

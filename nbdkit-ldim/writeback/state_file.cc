@@ -24,6 +24,8 @@ Bytes encode_state(const LdimState& s) {
   w.id(s.home_image);
   w.id(s.image);
   w.string(as_bytes(s.branch_name));
+  w.id(s.planned_branch);
+  w.string(as_bytes(s.planned_name));
   w.id(s.session);
   w.string(as_bytes(s.mode));
   w.u8(s.session_open ? 1 : 0);
@@ -55,6 +57,8 @@ Result<LdimState> decode_state(ByteView bytes) {
   s.home_image = r.id<ImageId>();
   s.image = r.id<ImageId>();
   s.branch_name = text_of(r.string());
+  s.planned_branch = r.id<ImageId>();
+  s.planned_name = text_of(r.string());
   s.session = r.id<SessionId>();
   s.mode = text_of(r.string());
   s.session_open = r.u8() != 0;
@@ -98,8 +102,19 @@ Result<std::optional<LdimState>> StateFile::load() {
 }
 
 Status StateFile::store(const LdimState& state) {
-  const Bytes sealed = crypto::wrap(key_, ad_, encode_state(state), random_);
   const std::lock_guard lock(mutex_);
+  return store_locked(state);
+}
+
+Status StateFile::update(const std::function<void(LdimState&)>& change) {
+  const std::lock_guard lock(mutex_);
+  LdimState state = current_;
+  change(state);
+  return store_locked(state);
+}
+
+Status StateFile::store_locked(const LdimState& state) {
+  const Bytes sealed = crypto::wrap(key_, ad_, encode_state(state), random_);
   DIMS_TRY(io::replace_file(fs_, path_, sealed));
   current_ = state;
   return ok_status();

@@ -6,6 +6,7 @@
 // Durable on return: store() (temporary file, sync, rename, sync of the folder).
 #pragma once
 
+#include <functional>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -21,6 +22,8 @@ struct LdimState {
   ImageId home_image;           // that image
   ImageId image;                // where commits go: home_image, or the session's conflict branch
   std::string branch_name;      // set when image is a branch
+  ImageId planned_branch;       // id of a branch that is about to be made; zero: none
+  std::string planned_name;
   SessionId session;
   std::string mode;             // personal, shared, readonly
   bool session_open = false;
@@ -41,10 +44,14 @@ class StateFile {
   // nullopt if there is no state file yet.
   Result<std::optional<LdimState>> load();
   Status store(const LdimState& state);
+  // Changes the state under the file's lock: the session's start and end and the write-back each change
+  // their own part, and must not put back what the other wrote.
+  Status update(const std::function<void(LdimState&)>& change);
   // The state as last loaded or stored.
   LdimState current() const;
 
  private:
+  Status store_locked(const LdimState& state);
   io::FileSystem& fs_;
   std::string path_;
   Secret32 key_;

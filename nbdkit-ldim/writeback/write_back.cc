@@ -32,16 +32,6 @@ void WriteBack::stop() {
   if (thread_.joinable()) thread_.join();
 }
 
-void WriteBack::nudge() {
-  // Called at every write: only the first after a quiet time has to wake the thread.
-  bool wake = false;
-  {
-    const std::lock_guard lock(mutex_);
-    wake = nudges_++ == 0;
-  }
-  if (wake) changed_.notify_all();
-}
-
 void WriteBack::request() {
   {
     const std::lock_guard lock(mutex_);
@@ -75,14 +65,14 @@ bool WriteBack::due() {
   bool commit = false;
   {
     const std::lock_guard lock(mutex_);
-    if (journal.open_epoch_bytes == 0) oldest_unsealed_ = std::chrono::nanoseconds(0);
+    if (journal.open_epoch_records == 0) oldest_unsealed_ = std::chrono::nanoseconds(0);
     else if (oldest_unsealed_.count() == 0) oldest_unsealed_ = now;
     const bool unsent = journal.synced_epoch > stats_.committed_epoch;
     if (!unsent) oldest_unsent_ = std::chrono::nanoseconds(0);
     else if (oldest_unsent_.count() == 0) oldest_unsent_ = now;
     // Space is short: do not wait for the guest's flush, nor for the delay.
     const bool crowded = journal.bytes > journal.limit_bytes / 2;
-    seal = journal.open_epoch_bytes != 0 &&
+    seal = journal.open_epoch_records != 0 &&
            (now - oldest_unsealed_ >= options_.seal_after || crowded);
     if (unsent && now >= retry_at_) {
       switch (options_.policy) {
@@ -106,7 +96,6 @@ void WriteBack::run() {
   while (!stop_) {
     changed_.wait_for(lock, kTick, [&] { return stop_ || requested_; });
     if (stop_) return;
-    nudges_ = 0;
     lock.unlock();
     if (due()) {
       const auto committed = run_once();
@@ -173,24 +162,26 @@ Result<bool> WriteBack::attempt(const CommitId& through) {
   const LdimState state = parts_.state.current();
   auto lease = parts_.lease.ensure();
   if (!lease.ok()) {
-    // Another machine has the image now. Our epochs are the loser's: they become a branch.
-    if (lease.error().code == ErrorCode::kLeaseHeld) return resolve_foreign_head(through);
+    // Another machine has the image now. If it has committed, our epochs are the loser's.
+    if (lease.error().code == ErrorCode::kLeaseHeld) return resolve_foreign_head();
     return lease.error();
   }
   const auto records = parts_.journal.records(state.committed.epoch, through.epoch);
-  std::uint64_t last_order = 0;
-  for (const JournalRecord& record : records) last_order = std::max(last_order, record.order);
+  Committed done;
+  done.through = through;
+  for (const JournalRecord& record : records) done.last_order = std::max(done.last_order, record.order);
   if (!step(CommitStep::kSealed)) return stopped_here();
 
-  BuiltCommit built;
   {
     const tree::Cutter cutter(domain_key_, state.tree.chunk_mean_bytes);
     tree::UploadOptions upload;
     tree::Uploader uploader(parts_.remote, state.image, upload);
     const CommitParts commit_parts{parts_.journal, parts_.reader, parts_.fetcher, parts_.cache,
                                    domain_key_,    cutter,        uploader,       options_.compress};
-    DIMS_ASSIGN(built, build_commit(commit_parts, records));
+    DIMS_ASSIGN(BuiltCommit built, build_commit(commit_parts, records));
     DIMS_TRY(uploader.finish());
+    done.root = built.root;
+    done.touched = std::move(built.touched);
     const tree::UploadCounts counts = uploader.counts();
     const std::lock_guard lock(mutex_);
     stats_.pages += built.pages;
@@ -200,10 +191,11 @@ Result<bool> WriteBack::attempt(const CommitId& through) {
   }
   if (!step(CommitStep::kUploaded)) return stopped_here();
 
-  const tree::TreeShape shape = parts_.reader.tree().shape();
-  if (built.root == shape.root && !state.base.is_zero()) {
+  if (done.root == parts_.reader.tree().shape().root && !state.base.is_zero()) {
     // The same content again: no new version is needed, only our own bookkeeping.
-    DIMS_TRY(finish(through, state.base, state.base_record, &built, last_order));
+    done.version = state.base;
+    done.record = state.base_record;
+    DIMS_TRY(finish(std::move(done)));
     return true;
   }
   contract::CommitOrder order;
@@ -211,12 +203,12 @@ Result<bool> WriteBack::attempt(const CommitId& through) {
   order.lease = lease->lease;
   order.token = lease->token;
   order.parent = state.base;
-  order.record = make_record(state, built.root, through);
+  order.record = make_record(state, done.root, through);
   const auto answer = parts_.remote.commit(order);
   if (!answer.ok()) {
     const Error& error = answer.error();
     if (error.code == ErrorCode::kStaleLease) parts_.lease.drop();
-    if (error.code == ErrorCode::kConflict || error.code == ErrorCode::kOtherHistory) return resolve_foreign_head(through);
+    if (error.code == ErrorCode::kConflict || error.code == ErrorCode::kOtherHistory) return resolve_foreign_head();
     return error;
   }
   if (!answer->missing.empty()) {
@@ -224,55 +216,61 @@ Result<bool> WriteBack::attempt(const CommitId& through) {
                       "the server lacks " + std::to_string(answer->missing.size()) + " objects of the commit");
   }
   if (!step(CommitStep::kCommitted)) return stopped_here();
-  if (answer->repeated && !(answer->version == format::version_id(order.record))) {
-    // The first answer to this commit id was lost; its record differs from ours only by time and seals.
+  done.version = answer->version;
+  done.record = std::move(order.record);
+  if (!(answer->version == format::version_id(done.record))) {
+    // The first answer to this commit id was lost; that record counts, and its root: another compressor may have
+    // packed the same pages differently.
     DIMS_ASSIGN(const contract::VersionInfo first, parts_.remote.get_version(state.image, answer->version, 0));
-    order.record = first.record_bytes;
+    done.record = first.record_bytes;
+    DIMS_ASSIGN(done.root, format::open_root(first.record, parts_.key.image_key(state.image)));
   }
-  DIMS_TRY(finish(through, answer->version, std::move(order.record), &built, last_order));
+  DIMS_TRY(finish(std::move(done)));
   const std::lock_guard lock(mutex_);
   ++stats_.commits;
   return true;
 }
 
 // The LATER line of docs/durability.md, from the server's yes to the trimmed journal.
-Status WriteBack::finish(const CommitId& through, const VersionId& version, Bytes record, const BuiltCommit* built,
-                         std::uint64_t last_order) {
+Status WriteBack::finish(Committed done) {
   DIMS_TRY(parts_.cache.sync());
   if (!step(CommitStep::kCacheSynced)) return stopped_here();
-  LdimState state = parts_.state.current();
-  state.base = version;
-  state.base_record = std::move(record);
-  state.committed = {through.journal, through.epoch, through.digest};
-  DIMS_TRY(parts_.state.store(state));
+  DIMS_TRY(parts_.state.update([&](LdimState& state) {
+    state.base = done.version;
+    state.base_record = std::move(done.record);
+    state.committed = {done.through.journal, done.through.epoch, done.through.digest};
+  }));
   if (!step(CommitStep::kBaseRecorded)) return stopped_here();
   tree::TreeShape shape = parts_.reader.tree().shape();
-  shape.root = built->root;
-  parts_.reader.tree().advance(shape, built->touched);
-  parts_.pending.remove_through(last_order);
+  shape.root = done.root;
+  parts_.reader.tree().advance(shape, done.touched);
+  parts_.pending.remove_through(done.last_order);
   if (!step(CommitStep::kMapAdvanced)) return stopped_here();
-  DIMS_TRY(parts_.journal.trim(through.epoch));
+  DIMS_TRY(parts_.journal.trim(done.through.epoch));
   if (!step(CommitStep::kTrimmed)) return stopped_here();
   {
     const std::lock_guard lock(mutex_);
-    stats_.committed_epoch = through.epoch;
+    stats_.committed_epoch = done.through.epoch;
   }
   changed_.notify_all();
   return ok_status();
 }
 
-Result<bool> WriteBack::resolve_foreign_head(const CommitId&) {
+Result<bool> WriteBack::resolve_foreign_head() {
   const LdimState state = parts_.state.current();
   DIMS_ASSIGN(const contract::ImageInfo image, parts_.remote.get_image(state.image));
-  if (!(image.head == state.base) && !image.head.is_zero()) {
-    // Walk back from the head to our base: if one of the versions on the way is our own commit whose reply was
-    // lost, adopt it (only the newest version may be ours: nobody else's commit may stand above it).
-    DIMS_ASSIGN(const contract::VersionInfo head, parts_.remote.get_version(state.image, image.head, 0));
-    const auto ours = parts_.journal.commit_id(head.record.commit.epoch);
-    if (head.record.commit.journal == parts_.journal.id() && ours && ours->digest == head.record.commit.digest) {
-      DIMS_TRY(adopt(head));
-      return true;
-    }
+  const VersionId head = image.head.is_zero() ? image.origin : image.head;
+  if (head == state.base) {
+    // Nobody has committed: when the lease is free again we go on.
+    return make_error(ErrorCode::kLeaseHeld, "another machine holds the lease of " + image.name +
+                                                 (image.holder ? ": " + image.holder->machine_name : ""));
+  }
+  DIMS_ASSIGN(const contract::VersionInfo newest, parts_.remote.get_version(state.image, head, 0));
+  // Our own commit whose reply was lost? Only the newest version may be: what stands above it is foreign.
+  const auto ours = parts_.journal.commit_id(newest.record.commit.epoch);
+  if (newest.record.commit.journal == parts_.journal.id() && ours && ours->digest == newest.record.commit.digest) {
+    DIMS_TRY(adopt(newest));
+    return true;
   }
   DIMS_TRY(make_branch());
   // The next attempt commits there.
@@ -283,19 +281,20 @@ Result<bool> WriteBack::resolve_foreign_head(const CommitId&) {
 Status WriteBack::adopt(const contract::VersionInfo& version) {
   const LdimState state = parts_.state.current();
   const std::uint64_t epoch = version.record.commit.epoch;
-  const auto records = parts_.journal.records(state.committed.epoch, epoch);
-  BuiltCommit built;
-  std::uint64_t last_order = 0;
+  Committed done;
   PendingMap touched;
-  for (const JournalRecord& record : records) {
+  for (const JournalRecord& record : parts_.journal.records(state.committed.epoch, epoch)) {
     touched.insert(record);
-    last_order = std::max(last_order, record.order);
+    done.last_order = std::max(done.last_order, record.order);
   }
-  built.touched = touched.touched_pages();
-  DIMS_ASSIGN(built.root, format::open_root(version.record, parts_.key.image_key(state.image)));
+  done.touched = touched.touched_pages();
+  DIMS_ASSIGN(done.root, format::open_root(version.record, parts_.key.image_key(state.image)));
   const auto id = parts_.journal.commit_id(epoch);
   if (!id) return make_error(ErrorCode::kInternal, "no commit id for epoch " + std::to_string(epoch));
-  DIMS_TRY(finish(*id, version.id, version.record_bytes, &built, last_order));
+  done.through = *id;
+  done.version = version.id;
+  done.record = version.record_bytes;
+  DIMS_TRY(finish(std::move(done)));
   spdlog::info("version {} was our own commit whose reply had been lost", version.record.sequence);
   const std::lock_guard lock(mutex_);
   ++stats_.adopted;
@@ -303,7 +302,7 @@ Status WriteBack::adopt(const contract::VersionInfo& version) {
 }
 
 Status WriteBack::make_branch() {
-  LdimState state = parts_.state.current();
+  const LdimState state = parts_.state.current();
   DIMS_ASSIGN(const contract::ImageInfo home, parts_.remote.get_image(state.home_image));
   std::uint64_t base_sequence = 0;
   if (!state.base_record.empty()) {
@@ -316,18 +315,30 @@ Status WriteBack::make_branch() {
   branch.domain = parts_.key.domain;
   branch.origin = state.base;
   branch.conflict_of = home.name;
+  // The id is recorded before it is used: after a lost reply or a crash the same branch is asked for again.
+  branch.id = state.planned_branch.is_zero() ? parts_.random.id<ImageId>() : state.planned_branch;
+  branch.key_check = parts_.key.key_check(branch.id);
   const std::string stem = home.name + ".conflict-" + options_.machine_name + "-" + std::to_string(base_sequence);
-  for (int suffix = 1; suffix < 1000; ++suffix) {
-    branch.id = parts_.random.id<ImageId>();
-    branch.key_check = parts_.key.key_check(branch.id);
-    branch.name = suffix == 1 ? stem : stem + "-" + std::to_string(suffix);
-    const auto made = parts_.remote.create_image(branch);
-    if (made.ok()) break;
-    if (made.error().code != ErrorCode::kAlreadyExists) return made.error();
+  branch.name = state.planned_name.empty() ? stem : state.planned_name;
+  constexpr int kMaxNames = 1000;
+  Status made = make_error(ErrorCode::kInternal, "no name tried");
+  for (int suffix = 2; suffix <= kMaxNames; ++suffix) {
+    DIMS_TRY(parts_.state.update([&](LdimState& s) {
+      s.planned_branch = branch.id;
+      s.planned_name = branch.name;
+    }));
+    const auto answer = parts_.remote.create_image(branch);
+    made = answer.ok() ? ok_status() : Status(answer.error());
+    if (made.ok() || made.error().code != ErrorCode::kAlreadyExists) break;
+    branch.name = stem + "-" + std::to_string(suffix);
   }
-  state.image = branch.id;
-  state.branch_name = branch.name;
-  DIMS_TRY(parts_.state.store(state));
+  DIMS_TRY(made);
+  DIMS_TRY(parts_.state.update([&](LdimState& s) {
+    s.image = branch.id;
+    s.branch_name = branch.name;
+    s.planned_branch = ImageId{};
+    s.planned_name.clear();
+  }));
   parts_.fetcher.set_image(branch.id);
   parts_.lease.retarget(branch.id, state.session);
   spdlog::warn("another machine has written to {}: this session goes on as {}", home.name, branch.name);

@@ -81,26 +81,32 @@ class WriteBack {
 
   void start();
   void stop();
-  // An epoch was sealed or writes arrived: look again.
-  void nudge();
   // Asks for a commit of everything synced so far, whatever the policy says.
   void request();
   // Waits until `epoch` is committed. kCancelled when stopped, kDeadlineExceeded after `longest`.
   Status commit_through(std::uint64_t epoch, std::chrono::milliseconds longest);
+  // While the lock is held no commit is under way: for a session that moves its base.
+  std::unique_lock<std::mutex> hold() { return std::unique_lock(work_mutex_); }
   // One attempt on the calling thread (start-up, tests); true if something was committed.
   Result<bool> run_once();
   WriteBackStats stats() const;
 
  private:
-  struct Target;
   void run();
   bool due();
   Result<bool> attempt(const CommitId& through);
-  Result<bool> resolve_foreign_head(const CommitId& through);
+  Result<bool> resolve_foreign_head();
   Status adopt(const contract::VersionInfo& version);
   Status make_branch();
-  Status finish(const CommitId& through, const VersionId& version, Bytes record, const BuiltCommit* built,
-                std::uint64_t last_order);
+  struct Committed {
+    CommitId through;
+    VersionId version;
+    Bytes record;
+    format::Reference root;
+    std::vector<PageRange> touched;
+    std::uint64_t last_order = 0;
+  };
+  Status finish(Committed done);
   Bytes make_record(const LdimState& state, const format::Reference& root, const CommitId& through);
   bool step(CommitStep step) { return !options_.at_step || options_.at_step(step); }
 
@@ -113,7 +119,6 @@ class WriteBack {
   std::condition_variable changed_;
   bool stop_ = false;
   bool requested_ = false;
-  std::uint64_t nudges_ = 0;
   std::chrono::nanoseconds oldest_unsent_{0};  // 0: nothing unsent
   std::chrono::nanoseconds oldest_unsealed_{0};
   std::chrono::nanoseconds retry_at_{0};
