@@ -157,7 +157,7 @@ class Guest:
                 raise self._error(f"no login prompt within {timeout_s:.0f} s")
             self._read(left)
 
-    def login(self, user="root", password="dims", timeout_s=90):
+    def login(self, user="root", password="dims", timeout_s=300):
         self.send(user + "\n")
         self.wait_for(rb"(?i)password: *$", timeout_s, "a password prompt")
         self.send(password + "\n")
@@ -172,7 +172,7 @@ class Guest:
         self.wait_for(re.escape(ready).encode() + rb"\r?\n", timeout_s, "a plain shell")
         self.timings["shell_s"] = self._since_start()
 
-    def run(self, command, timeout_s=120, check=True):
+    def run(self, command, timeout_s=300, check=True):
         """Runs a shell command in the guest; returns (exit code, output as text).
 
         With check, an exit code other than 0 raises GuestError.
@@ -193,7 +193,7 @@ class Guest:
 
     # --- end ---
 
-    def shut_down(self, timeout_s=120, logged_in=True):
+    def shut_down(self, timeout_s=300, logged_in=True):
         """A clean shut-down from inside (or by the power button when nobody is logged in); waits for QEMU's end."""
         began = time.monotonic()
         if logged_in:
