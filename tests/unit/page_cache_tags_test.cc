@@ -57,24 +57,28 @@ TEST_CASE("a line in use is not pushed out by the first that comes") {
 
 TEST_CASE("readers of one line never see a mixture of two") {
   TagMemory memory(1, 256);
-  std::atomic<bool> stop{false};
   std::atomic<std::uint64_t> mixed{0};
+  std::atomic<int> readers{2};
   const Bytes first(TagMemory::kLineBytes, 0x11);
   const Bytes second(TagMemory::kLineBytes, 0x22);
   std::vector<std::thread> threads;
   for (std::uint64_t sequence = 1; sequence <= 2; ++sequence) {
     threads.emplace_back([&, sequence] {
-      for (int i = 0; i < 3000; ++i) memory.put(sequence, 0, sequence == 1 ? first : second);
-      stop = true;
-    });
-    threads.emplace_back([&, sequence] {
       Bytes out(64 * crypto::kTagBytes);
-      while (!stop) {
+      for (int hits = 0; hits < 300;) {
         if (!memory.get(sequence, 7, 64, out.data())) continue;
+        ++hits;
         for (const std::uint8_t byte : out) mixed += byte == 0x11 * sequence ? 0u : 1u;
       }
+      --readers;
     });
   }
+  threads.emplace_back([&] {
+    for (std::uint64_t i = 0; readers != 0; ++i) {
+      memory.put(1 + i % 2, 0, i % 2 == 0 ? first : second);
+      std::this_thread::yield();
+    }
+  });
   for (auto& thread : threads) thread.join();
   CHECK(mixed == 0);
 }
