@@ -33,6 +33,10 @@ if(DIMS_SANITIZE)
   endif()
 endif()
 
+if(DIMS_FUZZ)
+  add_compile_options(-fsanitize=fuzzer-no-link)
+endif()
+
 add_library(dims_warnings INTERFACE)
 target_compile_options(dims_warnings INTERFACE
   -Wall -Wextra -Wshadow -Wconversion -Wsign-conversion -Wnon-virtual-dtor -Woverloaded-virtual -Werror)
