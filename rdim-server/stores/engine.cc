@@ -42,8 +42,19 @@ Result<std::unique_ptr<Engine>> Engine::open(const StoreOptions& options, bool c
       db_options, options.folder + "/db", family_descriptors(options), &engine->families_, &db);
   if (!status.ok()) return open_error(status, options.folder);
   engine->db_.reset(db);
+  const std::string folder = options.folder;
+  engine->free_bytes_ = options.free_bytes;
+  if (!engine->free_bytes_) {
+    engine->free_bytes_ = [folder] {
+      struct statvfs now {};
+      // If the kernel does not tell, the write itself will.
+      if (statvfs(folder.c_str(), &now) != 0) return ~std::uint64_t{0};
+      return std::uint64_t{now.f_bavail} * now.f_frsize;
+    };
+  }
   struct statvfs fs {};
-  if (statvfs(options.folder.c_str(), &fs) == 0) {
+  engine->free_bytes_min_ = options.free_bytes_min;
+  if (statvfs(folder.c_str(), &fs) == 0) {
     const std::uint64_t all = std::uint64_t{fs.f_blocks} * fs.f_frsize;
     engine->free_bytes_min_ = std::min(options.free_bytes_min, all / 8);
   }
@@ -113,9 +124,7 @@ Status Engine::flush_all() {
 }
 
 Status Engine::check_space() {
-  struct statvfs fs {};
-  if (statvfs(folder_.c_str(), &fs) != 0) return ok_status();  // the write itself will tell
-  const std::uint64_t free = std::uint64_t{fs.f_bavail} * fs.f_frsize;
+  const std::uint64_t free = free_bytes_();
   if (free >= free_bytes_min_) return ok_status();
   return make_error(ErrorCode::kNoSpace,
                     "the server's disk is full: " + std::to_string(free / kMiB) + " MiB free at " +

@@ -58,6 +58,7 @@ class Engine {
 
   std::string folder_;
   std::uint64_t free_bytes_min_ = 0;
+  std::function<std::uint64_t()> free_bytes_;
   std::unique_ptr<rocksdb::DB> db_;
   std::vector<rocksdb::ColumnFamilyHandle*> families_;
 

@@ -8,6 +8,7 @@
 // Durable on return of open(): the store and its generation id. The destructor flushes.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -32,6 +33,8 @@ struct StoreOptions {
   // put() refuses with kNoSpace when less is free, so that the engine itself never runs dry. At
   // most an eighth of the file system.
   std::uint64_t free_bytes_min = 256 * kMiB;
+  // Asked for the free space before every put; the kernel's if there is none (for tests).
+  std::function<std::uint64_t()> free_bytes;
 };
 
 class Engine;
