@@ -29,6 +29,7 @@ std::string_view error_code_name(ErrorCode code) {
 
 std::string Error::to_string() const {
   std::string text = message;
+  if (!holder.empty()) text += ", held by " + holder;
   if (!hint.empty()) text += " (" + hint + ")";
   return text;
 }

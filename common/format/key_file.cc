@@ -139,8 +139,9 @@ Result<KeyFile> load_key_file(const std::string& path) {
     return make_error(ErrorCode::kPermissionDenied, "key file " + path + " can be read by others",
                       "run 'chmod 600 " + path + "'");
   }
-  DIMS_ASSIGN(const Bytes text, io::read_file(io::posix_file_system(), path, kMaxBytes));
-  auto key = parse_key_file(as_text(text));
+  const auto text = io::read_file(io::posix_file_system(), path, kMaxBytes);
+  if (!text.ok()) return text.error().with_context("key file");
+  auto key = parse_key_file(as_text(*text));
   if (!key.ok()) return key.error().with_context(path);
   return key;
 }
