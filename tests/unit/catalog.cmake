@@ -1,0 +1,4 @@
+dims_test(test_catalog
+  SOURCES catalog_commit_test.cc catalog_diff_test.cc catalog_image_test.cc catalog_lease_test.cc
+          catalog_records_test.cc
+  DEPS rdim_catalog)

@@ -1,0 +1,99 @@
+// The catalog's records: what is written is read, and nothing else is.
+#include "tests/unit/catalog_fixture.h"
+
+using namespace dims;
+using namespace dims::catalog;
+using dims::test::code_of;
+
+namespace {
+
+ImageRecord full_image(SeededRandom& random) {
+  ImageRecord record;
+  record.id = random.id<ImageId>();
+  record.name = "lab/one";
+  record.image_bytes = 12345;
+  record.domain = random.id<DomainId>();
+  record.base_domains = {random.id<DomainId>(), random.id<DomainId>()};
+  record.key_check = random.id<Digest>();
+  record.origin = random.id<VersionId>();
+  record.conflict_of = "lab/zero";
+  record.created_unix_ns = 99;
+  record.head = random.id<VersionId>();
+  record.head_sequence = 4;
+  record.token = 17;
+  record.lease = {random.id<LeaseId>(), random.id<MachineId>(), "pc", random.id<SessionId>()};
+  record.journals.push_back(
+      {{random.id<JournalId>(), 3, random.id<Digest>()}, random.id<VersionId>(), 4});
+  return record;
+}
+
+}  // namespace
+
+TEST_CASE("an image record comes back as it was") {
+  SeededRandom random(test::seed());
+  const ImageRecord record = full_image(random);
+  const Bytes bytes = encode_image(record);
+  const auto back = decode_image(bytes);
+  REQUIRE(back.ok());
+  CHECK(encode_image(*back) == bytes);
+  CHECK(back->name == record.name);
+  CHECK(back->base_domains == record.base_domains);
+  CHECK(back->lease.session == record.lease.session);
+  CHECK(back->journals[0].newest == record.journals[0].newest);
+}
+
+TEST_CASE("a session record comes back as it was") {
+  SeededRandom random(test::seed());
+  SessionRecord record{random.id<MachineId>(), "pc", "shared", random.id<VersionId>(),
+                       random.id<JournalId>(), 5};
+  const Bytes bytes = encode_session(record);
+  const auto back = decode_session(bytes);
+  REQUIRE(back.ok());
+  CHECK(encode_session(*back) == bytes);
+  CHECK(back->mode == "shared");
+}
+
+TEST_CASE("records that are cut, longer or of the future are refused") {
+  SeededRandom random(test::seed());
+  const Bytes good = encode_image(full_image(random));
+  for (std::size_t n = 0; n < good.size(); ++n) {
+    CHECK(!decode_image(ByteView(good).first(n)).ok());
+  }
+  Bytes longer = good;
+  longer.push_back(0);
+  CHECK(code_of(decode_image(longer)) == ErrorCode::kCorrupt);
+  Bytes future = good;
+  future[4] = 2;
+  CHECK(code_of(decode_image(future)) == ErrorCode::kUnsupported);
+  Bytes hostile = good;
+  hostile[24] = hostile[25] = hostile[26] = hostile[27] = 0xff;  // the name's length
+  CHECK(code_of(decode_image(hostile)) == ErrorCode::kCorrupt);
+}
+
+TEST_CASE("a damaged record stops the catalog from opening and is named") {
+  test::CatalogFixture fixture;
+  const auto image = fixture.make_image("disk");
+  fixture.catalog.reset();
+  const auto row = fixture.refs.get(image_key(image.id));
+  REQUIRE(fixture.refs.put(image_key(image.id), as_bytes("rubbish"), (*row)->revision).ok());
+  const auto opened = Catalog::open(fixture.objects, fixture.refs, GenerationId{}, fixture.clock,
+                                    fixture.random, {});
+  REQUIRE(code_of(opened) == ErrorCode::kCorrupt);
+  CHECK(opened.error().message.find(image.id.hex()) != std::string::npos);
+}
+
+TEST_CASE("the journals of an image are bounded; the one used last stays") {
+  test::CatalogFixture fixture;
+  const auto image = fixture.make_image("disk");
+  const auto lease = fixture.acquire(image);
+  std::vector<contract::CommitOrder> orders;
+  for (std::size_t i = 0; i < kJournalsMax + 3; ++i) {
+    auto record = fixture.next_record(image, {});
+    record.commit.journal = fixture.random.id<JournalId>();
+    orders.push_back(fixture.order(record, lease));
+    REQUIRE(fixture.catalog->commit(orders.back()).ok());
+  }
+  CHECK(fixture.catalog->commit(orders.back())->repeated);
+  CHECK(fixture.catalog->commit(orders[3])->repeated);
+  CHECK(code_of(fixture.catalog->commit(orders[0])) == ErrorCode::kConflict);
+}
