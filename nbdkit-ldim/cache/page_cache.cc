@@ -52,8 +52,15 @@ CacheRead PageCacheImpl::read(CachePlace place, const ObjectId& object, std::uin
 
 bool PageCacheImpl::drop_damaged(const ObjectId& object, std::uint64_t location, const Error& why) {
   if (!index_.erase(index_.key_of(object), location)) return false;
-  damaged_pages_.fetch_add(1, std::memory_order_relaxed);
-  spdlog::warn("cache: {}; object {} is dropped and will be fetched again", why.to_string(), object.hex());
+  const std::uint64_t damaged = damaged_pages_.fetch_add(1, std::memory_order_relaxed) + 1;
+  // After a power cut there may be thousands: the first ones tell enough.
+  constexpr std::uint64_t kToldOneByOne = 10;
+  constexpr std::uint64_t kToldAfter = 1000;
+  if (damaged <= kToldOneByOne) {
+    spdlog::warn("cache: {}; object {} is dropped and will be fetched again", why.to_string(), object.short_hex());
+  } else if (damaged % kToldAfter == 0) {
+    spdlog::warn("cache: {} damaged objects were dropped so far", damaged);
+  }
   return true;
 }
 
