@@ -1,19 +1,19 @@
 // The nbdkit plugin: callbacks and nothing else. Everything behind them is Disk (disk/disk.h).
 //
-// nbdkit forks between .get_ready and .after_fork: nothing of gRPC, no thread and no store is touched before
-// .after_fork, yet what can be checked is checked in .get_ready, where an error still reaches the user's terminal (the
-// questions to the server are asked in a child process). No exception may cross a callback. The
-// disk belongs to the process, not to a connection.
+// nbdkit forks between .get_ready and .after_fork: nothing of gRPC, no thread and no store is
+// touched before .after_fork, yet what can be checked is checked in .get_ready, where an error
+// still reaches the user's terminal (the questions to the server are asked in a child process). No
+// exception may cross a callback. The disk belongs to the process, not to a connection.
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>
 
 #include <malloc.h>
-#include <spdlog/sinks/base_sink.h>
-#include <spdlog/spdlog.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <spdlog/sinks/base_sink.h>
+#include <spdlog/spdlog.h>
 
 #include <cerrno>
 #include <cstdlib>
@@ -52,8 +52,10 @@ class NbdkitSink : public spdlog::sinks::base_sink<std::mutex> {
  protected:
   void sink_it_(const spdlog::details::log_msg& message) override {
     const std::string text(message.payload.data(), message.payload.size());
-    if (message.level >= spdlog::level::warn) nbdkit_error("%s", text.c_str());
-    else nbdkit_debug("%s", text.c_str());
+    if (message.level >= spdlog::level::warn)
+      nbdkit_error("%s", text.c_str());
+    else
+      nbdkit_debug("%s", text.c_str());
   }
   void flush_() override {}
 };
@@ -67,7 +69,8 @@ int report(const Error& error) {
 
 int report(const Status& status) { return status.ok() ? 0 : report(status.error()); }
 
-// Runs a callback's body; an exception (out of memory, say) becomes an I/O error instead of an abort.
+// Runs a callback's body; an exception (out of memory, say) becomes an I/O error instead of an
+// abort.
 template <typename Body>
 int guarded(Body&& body) {
   try {
@@ -78,12 +81,14 @@ int guarded(Body&& body) {
 }
 
 void ldim_load() {
-  spdlog::set_default_logger(std::make_shared<spdlog::logger>("ldim", std::make_shared<NbdkitSink>()));
+  spdlog::set_default_logger(
+      std::make_shared<spdlog::logger>("ldim", std::make_shared<NbdkitSink>()));
   // Keys and pages in plain must not reach a core dump.
   const rlimit none{0, 0};
   ::setrlimit(RLIMIT_CORE, &none);
   ::prctl(PR_SET_DUMPABLE, 0);
-  // Many threads, each with its own heap, would keep what they once needed: bound the number of heaps.
+  // Many threads, each with its own heap, would keep what they once needed: bound the number of
+  // heaps.
   ::mallopt(M_ARENA_MAX, 4);
 }
 
@@ -92,7 +97,8 @@ int ldim_config(const char* key, const char* value) {
     std::string text = value;
     const std::string name = key;
     if ((name == "key" || (name == "cache" && text != "none")) && !text.empty()) {
-      char* absolute = nbdkit_absolute_path(value);  // nbdkit changes folder when it goes to the background
+      char* absolute =
+          nbdkit_absolute_path(value);  // nbdkit changes folder when it goes to the background
       if (absolute == nullptr) return -1;
       text = absolute;
       std::free(absolute);
@@ -130,13 +136,16 @@ int ldim_after_fork() {
       fresh->memory = std::make_unique<io::MemoryFileSystem>();
       fs = fresh->memory.get();
     }
-    // Fails at once when nbdkit was told to stop, so that waiting requests end and with them the process.
+    // Fails at once when nbdkit was told to stop, so that waiting requests end and with them the
+    // process.
     const auto quitting = [] { return nbdkit_nanosleep(0, 1) == -1; };
-    auto disk = ldim::Disk::open(options, {*fresh->remote, *fs, system_clock(), system_random(), {}, quitting});
+    auto disk = ldim::Disk::open(
+        options, {*fresh->remote, *fs, system_clock(), system_random(), {}, quitting});
     if (!disk.ok()) return report(disk.error());
     fresh->disk = std::move(disk).value();
     if (!options.diskless()) {
-      auto control = ldim::ControlServer::start(options.cache_folder + "/control.sock", *fresh->disk);
+      auto control =
+          ldim::ControlServer::start(options.cache_folder + "/control.sock", *fresh->disk);
       if (!control.ok()) return report(control.error());
       fresh->control = std::move(control).value();
     }
@@ -158,8 +167,8 @@ void ldim_cleanup() {
   });
 }
 
-// nbdkit_nanosleep() fails at once when the server is told to quit. Asked from a thread that serves no
-// connection, it says nothing about this one, which is closing anyway.
+// nbdkit_nanosleep() fails at once when the server is told to quit. Asked from a thread that serves
+// no connection, it says nothing about this one, which is closing anyway.
 bool server_is_quitting() {
   bool quitting = false;
   std::thread([&] { quitting = nbdkit_nanosleep(0, 1000) == -1; }).join();
@@ -216,12 +225,15 @@ int ldim_block_size(void*, uint32_t* minimum, uint32_t* preferred, uint32_t* max
 }
 
 int ldim_pread(void*, void* buf, uint32_t count, uint64_t offset, uint32_t) {
-  return guarded([&] { return report(serving->disk->read({offset, count}, static_cast<std::uint8_t*>(buf))); });
+  return guarded([&] {
+    return report(serving->disk->read({offset, count}, static_cast<std::uint8_t*>(buf)));
+  });
 }
 
 int ldim_pwrite(void*, const void* buf, uint32_t count, uint64_t offset, uint32_t flags) {
   return guarded([&] {
-    return report(serving->disk->write({offset, count}, static_cast<const std::uint8_t*>(buf), (flags & NBDKIT_FLAG_FUA) != 0));
+    return report(serving->disk->write({offset, count}, static_cast<const std::uint8_t*>(buf),
+                                       (flags & NBDKIT_FLAG_FUA) != 0));
   });
 }
 
@@ -230,13 +242,17 @@ int ldim_flush(void*, uint32_t) {
 }
 
 int ldim_trim(void*, uint32_t count, uint64_t offset, uint32_t flags) {
-  return guarded([&] { return report(serving->disk->zero({offset, count}, true, (flags & NBDKIT_FLAG_FUA) != 0)); });
+  return guarded([&] {
+    return report(serving->disk->zero({offset, count}, true, (flags & NBDKIT_FLAG_FUA) != 0));
+  });
 }
 
 int ldim_zero(void*, uint32_t count, uint64_t offset, uint32_t flags) {
   // A zero is a record of the journal whatever its size, hence always fast.
   const bool may_trim = (flags & NBDKIT_FLAG_MAY_TRIM) != 0;
-  return guarded([&] { return report(serving->disk->zero({offset, count}, may_trim, (flags & NBDKIT_FLAG_FUA) != 0)); });
+  return guarded([&] {
+    return report(serving->disk->zero({offset, count}, may_trim, (flags & NBDKIT_FLAG_FUA) != 0));
+  });
 }
 
 int ldim_cache(void*, uint32_t count, uint64_t offset, uint32_t) {
@@ -248,7 +264,8 @@ int ldim_extents(void*, uint32_t count, uint64_t offset, uint32_t flags, nbdkit_
     const auto found = serving->disk->extents({offset, count}, (flags & NBDKIT_FLAG_REQ_ONE) != 0);
     if (!found.ok()) return report(found.error());
     for (const ldim::DiskExtent& e : *found) {
-      const std::uint32_t type = (e.hole ? NBDKIT_EXTENT_HOLE : 0u) | (e.zero ? NBDKIT_EXTENT_ZERO : 0u);
+      const std::uint32_t type =
+          (e.hole ? NBDKIT_EXTENT_HOLE : 0u) | (e.zero ? NBDKIT_EXTENT_ZERO : 0u);
       if (nbdkit_add_extent(extents, e.range.offset, e.range.count, type) == -1) return -1;
     }
     return 0;

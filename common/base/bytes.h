@@ -69,17 +69,17 @@ struct IdHash {
 };
 
 // Identities of the data model (see docs/glossary.md).
-using ObjectId = Id<struct ObjectIdTag, 32>;     // hash of a sealed object
-using VersionId = Id<struct VersionIdTag, 32>;   // hash of a version record
-using OrgId = Id<struct OrgIdTag, 32>;           // hash of the organisation's public key
+using ObjectId = Id<struct ObjectIdTag, 32>;    // hash of a sealed object
+using VersionId = Id<struct VersionIdTag, 32>;  // hash of a version record
+using OrgId = Id<struct OrgIdTag, 32>;          // hash of the organisation's public key
 using DomainId = Id<struct DomainIdTag, 16>;
-using ImageId = Id<struct ImageIdTag, 16>;       // image UUID
+using ImageId = Id<struct ImageIdTag, 16>;  // image UUID
 using MachineId = Id<struct MachineIdTag, 16>;
 using SessionId = Id<struct SessionIdTag, 16>;
 using LeaseId = Id<struct LeaseIdTag, 16>;
 using JournalId = Id<struct JournalIdTag, 16>;
 using GenerationId = Id<struct GenerationIdTag, 16>;
 using Digest = Id<struct DigestTag, 32>;
-using Secret32 = Id<struct SecretTag, 32>;       // a symmetric key; never printed
+using Secret32 = Id<struct SecretTag, 32>;  // a symmetric key; never printed
 
 }  // namespace dims

@@ -28,7 +28,8 @@ class SystemRandom : public Random {
       const ssize_t n = getrandom(out.data() + done, out.size() - done, 0);
       if (n > 0) done += static_cast<std::size_t>(n);
       // Without randomness no key is safe: there is nothing sensible to go on with.
-      else if (errno != EINTR) std::abort();
+      else if (errno != EINTR)
+        std::abort();
     }
   }
 };

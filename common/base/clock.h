@@ -1,5 +1,5 @@
-// Clock and Random: time and randomness come in through these, so that tests drive them from a seed.
-// Threads: implementations are thread-safe. Units: nanoseconds.
+// Clock and Random: time and randomness come in through these, so that tests drive them from a
+// seed. Threads: implementations are thread-safe. Units: nanoseconds.
 #pragma once
 
 #include <chrono>

@@ -1,10 +1,10 @@
 #include "common/base/parse.h"
 
 #include <array>
-#include <charconv>
-#include <cstdio>
 #include <cctype>
+#include <charconv>
 #include <cmath>
+#include <cstdio>
 
 namespace dims {
 namespace {
@@ -12,7 +12,8 @@ namespace {
 // Splits "12.5MiB" into its number and its suffix.
 bool split_number(std::string_view text, double& number, std::string_view& suffix) {
   if (text.empty() || !(std::isdigit(static_cast<unsigned char>(text[0])) != 0)) return false;
-  const auto [end, ec] = std::from_chars(text.data(), text.data() + text.size(), number, std::chars_format::fixed);
+  const auto [end, ec] =
+      std::from_chars(text.data(), text.data() + text.size(), number, std::chars_format::fixed);
   if (ec != std::errc()) return false;
   suffix = text.substr(static_cast<std::size_t>(end - text.data()));
   return true;
@@ -53,12 +54,18 @@ Result<std::chrono::milliseconds> parse_duration(std::string_view text) {
   std::string_view suffix;
   if (!split_number(text, number, suffix)) return bad();
   double ms = 0;
-  if (suffix == "ms") ms = number;
-  else if (suffix.empty() || suffix == "s") ms = number * 1e3;
-  else if (suffix == "m" || suffix == "min") ms = number * 6e4;
-  else if (suffix == "h") ms = number * 3.6e6;
-  else if (suffix == "d") ms = number * 8.64e7;
-  else return bad();
+  if (suffix == "ms")
+    ms = number;
+  else if (suffix.empty() || suffix == "s")
+    ms = number * 1e3;
+  else if (suffix == "m" || suffix == "min")
+    ms = number * 6e4;
+  else if (suffix == "h")
+    ms = number * 3.6e6;
+  else if (suffix == "d")
+    ms = number * 8.64e7;
+  else
+    return bad();
   if (ms > 9.0e14) return bad();
   return std::chrono::milliseconds(static_cast<std::int64_t>(ms));
 }

@@ -4,25 +4,44 @@ namespace dims {
 
 std::string_view error_code_name(ErrorCode code) {
   switch (code) {
-    case ErrorCode::kInvalidArgument: return "invalid-argument";
-    case ErrorCode::kNotFound: return "not-found";
-    case ErrorCode::kAlreadyExists: return "already-exists";
-    case ErrorCode::kPermissionDenied: return "permission-denied";
-    case ErrorCode::kWrongKey: return "wrong-key";
-    case ErrorCode::kCorrupt: return "corrupt";
-    case ErrorCode::kUnavailable: return "unavailable";
-    case ErrorCode::kConflict: return "conflict";
-    case ErrorCode::kLeaseHeld: return "lease-held";
-    case ErrorCode::kStaleLease: return "stale-lease";
-    case ErrorCode::kMissingObjects: return "missing-objects";
-    case ErrorCode::kNoSpace: return "no-space";
-    case ErrorCode::kIo: return "io";
-    case ErrorCode::kUnsupported: return "unsupported";
-    case ErrorCode::kCancelled: return "cancelled";
-    case ErrorCode::kDeadlineExceeded: return "deadline-exceeded";
-    case ErrorCode::kOtherHistory: return "other-history";
-    case ErrorCode::kResourceExhausted: return "resource-exhausted";
-    case ErrorCode::kInternal: return "internal";
+    case ErrorCode::kInvalidArgument:
+      return "invalid-argument";
+    case ErrorCode::kNotFound:
+      return "not-found";
+    case ErrorCode::kAlreadyExists:
+      return "already-exists";
+    case ErrorCode::kPermissionDenied:
+      return "permission-denied";
+    case ErrorCode::kWrongKey:
+      return "wrong-key";
+    case ErrorCode::kCorrupt:
+      return "corrupt";
+    case ErrorCode::kUnavailable:
+      return "unavailable";
+    case ErrorCode::kConflict:
+      return "conflict";
+    case ErrorCode::kLeaseHeld:
+      return "lease-held";
+    case ErrorCode::kStaleLease:
+      return "stale-lease";
+    case ErrorCode::kMissingObjects:
+      return "missing-objects";
+    case ErrorCode::kNoSpace:
+      return "no-space";
+    case ErrorCode::kIo:
+      return "io";
+    case ErrorCode::kUnsupported:
+      return "unsupported";
+    case ErrorCode::kCancelled:
+      return "cancelled";
+    case ErrorCode::kDeadlineExceeded:
+      return "deadline-exceeded";
+    case ErrorCode::kOtherHistory:
+      return "other-history";
+    case ErrorCode::kResourceExhausted:
+      return "resource-exhausted";
+    case ErrorCode::kInternal:
+      return "internal";
   }
   return "internal";
 }

@@ -19,20 +19,20 @@ enum class ErrorCode : int {
   kNotFound = 2,
   kAlreadyExists = 3,
   kPermissionDenied = 4,
-  kWrongKey = 5,           // a key check failed; nothing was written
-  kCorrupt = 6,            // stored or received bytes fail their check
-  kUnavailable = 7,        // the other side cannot be reached now; retrying may help
-  kConflict = 8,           // compare-and-swap lost, or the parent is not the head
-  kLeaseHeld = 9,          // somebody else holds the lease (see `holder`)
-  kStaleLease = 10,        // our lease id or fencing token is no longer current
-  kMissingObjects = 11,    // a commit names objects that the store lacks
+  kWrongKey = 5,         // a key check failed; nothing was written
+  kCorrupt = 6,          // stored or received bytes fail their check
+  kUnavailable = 7,      // the other side cannot be reached now; retrying may help
+  kConflict = 8,         // compare-and-swap lost, or the parent is not the head
+  kLeaseHeld = 9,        // somebody else holds the lease (see `holder`)
+  kStaleLease = 10,      // our lease id or fencing token is no longer current
+  kMissingObjects = 11,  // a commit names objects that the store lacks
   kNoSpace = 12,
-  kIo = 13,                // a local read, write or sync failed
-  kUnsupported = 14,       // unknown format version or feature
+  kIo = 13,           // a local read, write or sync failed
+  kUnsupported = 14,  // unknown format version or feature
   kCancelled = 15,
   kDeadlineExceeded = 16,
-  kOtherHistory = 17,      // an unknown or non-ancestor version: never merge, only branch
-  kResourceExhausted = 18, // a limit of the other side
+  kOtherHistory = 17,       // an unknown or non-ancestor version: never merge, only branch
+  kResourceExhausted = 18,  // a limit of the other side
   kInternal = 19,
 };
 
@@ -56,7 +56,8 @@ Error make_error(ErrorCode code, std::string message, std::string hint = {});
 template <typename T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}    // NOLINT: implicit by design
+  Result(T value)
+      : state_(std::in_place_index<0>, std::move(value)) {}  // NOLINT: implicit by design
   Result(Error error) : state_(std::in_place_index<1>, std::move(error)) {}  // NOLINT
 
   bool ok() const { return state_.index() == 0; }
@@ -93,19 +94,19 @@ class [[nodiscard]] Status {
 inline Status ok_status() { return {}; }
 
 // Evaluates a Status or Result expression and returns its error from the enclosing function.
-#define DIMS_TRY(expr)                                             \
-  do {                                                             \
-    auto dims_try_status = (expr);                                 \
-    if (!dims_try_status.ok()) return dims_try_status.error();     \
+#define DIMS_TRY(expr)                                         \
+  do {                                                         \
+    auto dims_try_status = (expr);                             \
+    if (!dims_try_status.ok()) return dims_try_status.error(); \
   } while (0)
 
 #define DIMS_CONCAT_INNER(a, b) a##b
 #define DIMS_CONCAT(a, b) DIMS_CONCAT_INNER(a, b)
 // DIMS_ASSIGN(auto x, f()): declares x from a Result, or returns its error.
 #define DIMS_ASSIGN(decl, expr) DIMS_ASSIGN_IMPL(DIMS_CONCAT(dims_result_, __LINE__), decl, expr)
-#define DIMS_ASSIGN_IMPL(tmp, decl, expr)    \
-  auto tmp = (expr);                         \
-  if (!tmp.ok()) return tmp.error();         \
+#define DIMS_ASSIGN_IMPL(tmp, decl, expr) \
+  auto tmp = (expr);                      \
+  if (!tmp.ok()) return tmp.error();      \
   decl = std::move(tmp).value()
 
 }  // namespace dims

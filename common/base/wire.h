@@ -26,7 +26,9 @@ class Writer {
   void u64(std::uint64_t v) { integer(v); }
   void raw(ByteView bytes) { out_.insert(out_.end(), bytes.begin(), bytes.end()); }
   template <typename Tag, std::size_t N>
-  void id(const Id<Tag, N>& value) { raw(value.view()); }
+  void id(const Id<Tag, N>& value) {
+    raw(value.view());
+  }
   // Length-prefixed (u32) byte string.
   void string(ByteView bytes) {
     u32(static_cast<std::uint32_t>(bytes.size()));

@@ -1,9 +1,9 @@
 // RefStore: small records that change, by compare-and-swap.
 //
 // Threads: thread-safe; put and remove of one key are linearizable. Ownership: values are copied.
-// Units: a revision is opaque, 0 = "absent". Errors: kConflict when the expected revision is not the
-// current one; kIo. Durable on return: put and remove (synced).
-// Every implementation passes tests/contract/ref_store_suite.h.
+// Units: a revision is opaque, 0 = "absent". Errors: kConflict when the expected revision is not
+// the current one; kIo. Durable on return: put and remove (synced). Every implementation passes
+// tests/contract/ref_store_suite.h.
 #pragma once
 
 #include <optional>
@@ -25,12 +25,13 @@ class RefStore {
   virtual ~RefStore() = default;
   virtual Result<std::optional<RefValue>> get(const std::string& key) = 0;
   // expected_revision 0: the key must be absent. Returns the new revision.
-  virtual Result<std::uint64_t> put(const std::string& key, ByteView value, std::uint64_t expected_revision) = 0;
+  virtual Result<std::uint64_t> put(const std::string& key, ByteView value,
+                                    std::uint64_t expected_revision) = 0;
   virtual Status remove(const std::string& key, std::uint64_t expected_revision) = 0;
   // Keys with this prefix that follow `after`, ascending, at most limit.
   virtual Result<std::vector<std::pair<std::string, RefValue>>> list(const std::string& prefix,
-                                                                      const std::string& after,
-                                                                      std::size_t limit) = 0;
+                                                                     const std::string& after,
+                                                                     std::size_t limit) = 0;
 };
 
 }  // namespace dims::contract

@@ -1,8 +1,8 @@
 // Remote: RDIM as a client sees it. Implemented by common/client (gRPC) and by test doubles.
 //
-// Threads: all methods are thread-safe and block the caller; many callers at once are the way to have many
-// requests in flight (they share streams). Ownership: values. Errors: kUnavailable when the
-// server cannot be reached now (the caller decides whether to wait and retry); kCancelled after
+// Threads: all methods are thread-safe and block the caller; many callers at once are the way to
+// have many requests in flight (they share streams). Ownership: values. Errors: kUnavailable when
+// the server cannot be reached now (the caller decides whether to wait and retry); kCancelled after
 // shutdown(); all others as the server typed them. No call has a time limit of its own beyond the
 // connection's health: slow is not dead.
 #pragma once
@@ -152,8 +152,10 @@ class Remote {
   virtual Status remove_image(const ImageId& id) = 0;
 
   // version zero and sequence 0: the head. Structure and signature of the record are checked.
-  virtual Result<VersionInfo> get_version(const ImageId& image, const VersionId& version, std::uint64_t sequence) = 0;
-  virtual Result<std::vector<VersionInfo>> list_versions(const ImageId& image, std::uint32_t limit) = 0;
+  virtual Result<VersionInfo> get_version(const ImageId& image, const VersionId& version,
+                                          std::uint64_t sequence) = 0;
+  virtual Result<std::vector<VersionInfo>> list_versions(const ImageId& image,
+                                                         std::uint32_t limit) = 0;
 
   virtual Result<SessionAnswer> open_session(const SessionRequest& request) = 0;
   virtual Status close_session(const ImageId& image, const SessionId& session) = 0;
@@ -162,24 +164,27 @@ class Remote {
   virtual Status release_lease(const ImageId& image, const LeaseGrant& lease) = 0;
   virtual Result<CommitAnswer> commit(const CommitOrder& order) = 0;
 
-  // Any number of keys; split into requests as the limits say. sink(index, object or error) runs on the calling
-  // thread, once a key unless the call fails; ids are verified before.
+  // Any number of keys; split into requests as the limits say. sink(index, object or error) runs on
+  // the calling thread, once a key unless the call fails; ids are verified before.
   using GetSink = std::function<void(std::size_t index, Result<Bytes> object)>;
-  virtual Status get(const ImageId& image, std::span<const ObjectKey> keys, Priority priority, const GetSink& sink) = 0;
+  virtual Status get(const ImageId& image, std::span<const ObjectKey> keys, Priority priority,
+                     const GetSink& sink) = 0;
   virtual Result<std::vector<bool>> has(const ImageId& image, std::span<const ObjectKey> keys) = 0;
   struct PutItem {
     ObjectKey key;
     ByteView object;
   };
   // Returns when the server has answered for all. Returns how many were new.
-  virtual Result<std::uint64_t> put(const ImageId& image, std::span<const PutItem> items, Priority priority) = 0;
+  virtual Result<std::uint64_t> put(const ImageId& image, std::span<const PutItem> items,
+                                    Priority priority) = 0;
 
   // sink runs on the calling thread; returning false ends the call with kCancelled.
   using DiffSink = std::function<bool(DiffPart part)>;
-  virtual Status diff(const ImageId& image, const VersionId& old_version, const VersionId& new_version,
-                      const DiffSink& sink) = 0;
+  virtual Status diff(const ImageId& image, const VersionId& old_version,
+                      const VersionId& new_version, const DiffSink& sink) = 0;
 
-  virtual Result<std::unique_ptr<EventStream>> watch(const std::vector<ImageId>& images, const SessionId& session) = 0;
+  virtual Result<std::unique_ptr<EventStream>> watch(const std::vector<ImageId>& images,
+                                                     const SessionId& session) = 0;
   virtual Result<RemoteStoreInfo> store_info() = 0;
   virtual RemoteCounters counters() = 0;
   // Ends all waiting calls with kCancelled; for the end of the program.

@@ -20,8 +20,8 @@ const EVP_CIPHER* gcm() {
   return cipher;
 }
 
-// Cipher contexts of one thread. A context that already holds the key needs only the new nonce, which
-// is most of what a 4 KiB page costs beyond the cipher itself.
+// Cipher contexts of one thread. A context that already holds the key needs only the new nonce,
+// which is most of what a 4 KiB page costs beyond the cipher itself.
 struct Contexts {
   struct Slot {
     EVP_CIPHER_CTX* context = EVP_CIPHER_CTX_new();
@@ -51,7 +51,8 @@ std::array<std::uint8_t, 12> iv_of(std::uint64_t nonce) {
   return iv;
 }
 
-void start(Contexts::Slot& slot, std::uint64_t identity, const Secret32& key, std::uint64_t nonce, int enc) {
+void start(Contexts::Slot& slot, std::uint64_t identity, const Secret32& key, std::uint64_t nonce,
+           int enc) {
   const auto iv = iv_of(nonce);
   if (identity == 0 || slot.identity != identity) {
     require(EVP_CipherInit_ex(slot.context, gcm(), nullptr, key.bytes.data(), iv.data(), enc) == 1);
@@ -61,9 +62,11 @@ void start(Contexts::Slot& slot, std::uint64_t identity, const Secret32& key, st
   }
 }
 
-void run_seal(EVP_CIPHER_CTX* context, ByteView ad, ByteView plain, std::uint8_t* out, std::uint8_t* tag) {
+void run_seal(EVP_CIPHER_CTX* context, ByteView ad, ByteView plain, std::uint8_t* out,
+              std::uint8_t* tag) {
   int n = 0;
-  if (!ad.empty()) require(EVP_EncryptUpdate(context, nullptr, &n, ad.data(), static_cast<int>(ad.size())) == 1);
+  if (!ad.empty())
+    require(EVP_EncryptUpdate(context, nullptr, &n, ad.data(), static_cast<int>(ad.size())) == 1);
   if (!plain.empty()) {
     require(EVP_EncryptUpdate(context, out, &n, plain.data(), static_cast<int>(plain.size())) == 1);
   }
@@ -71,13 +74,16 @@ void run_seal(EVP_CIPHER_CTX* context, ByteView ad, ByteView plain, std::uint8_t
   require(EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_GET_TAG, kTagBytes, tag) == 1);
 }
 
-bool run_open(EVP_CIPHER_CTX* context, ByteView ad, ByteView sealed, const std::uint8_t* tag, std::uint8_t* out) {
+bool run_open(EVP_CIPHER_CTX* context, ByteView ad, ByteView sealed, const std::uint8_t* tag,
+              std::uint8_t* out) {
   int n = 0;
   std::array<std::uint8_t, kTagBytes> copy;
   std::memcpy(copy.data(), tag, kTagBytes);
-  if (!ad.empty()) require(EVP_DecryptUpdate(context, nullptr, &n, ad.data(), static_cast<int>(ad.size())) == 1);
+  if (!ad.empty())
+    require(EVP_DecryptUpdate(context, nullptr, &n, ad.data(), static_cast<int>(ad.size())) == 1);
   if (!sealed.empty()) {
-    require(EVP_DecryptUpdate(context, out, &n, sealed.data(), static_cast<int>(sealed.size())) == 1);
+    require(EVP_DecryptUpdate(context, out, &n, sealed.data(), static_cast<int>(sealed.size())) ==
+            1);
   }
   require(EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_SET_TAG, kTagBytes, copy.data()) == 1);
   if (EVP_DecryptFinal_ex(context, out + sealed.size(), &n) == 1) return true;
@@ -95,7 +101,8 @@ std::uint64_t next_identity() {
 PageCipher::PageCipher(const Secret32& key) : key_(key), identity_(next_identity()) {}
 PageCipher::~PageCipher() { wipe(key_.mut()); }
 
-void PageCipher::seal(std::uint64_t nonce, ByteView ad, ByteView plain, std::uint8_t* out, std::uint8_t* tag) const {
+void PageCipher::seal(std::uint64_t nonce, ByteView ad, ByteView plain, std::uint8_t* out,
+                      std::uint8_t* tag) const {
   auto& slot = contexts().seal[identity_ % Contexts::kSlots];
   start(slot, identity_, key_, nonce, 1);
   run_seal(slot.context, ad, plain, out, tag);
@@ -108,13 +115,15 @@ bool PageCipher::open(std::uint64_t nonce, ByteView ad, ByteView sealed, const s
   return run_open(slot.context, ad, sealed, tag, out);
 }
 
-void seal_once(const Secret32& key, ByteView ad, ByteView plain, std::uint8_t* out, std::uint8_t* tag) {
+void seal_once(const Secret32& key, ByteView ad, ByteView plain, std::uint8_t* out,
+               std::uint8_t* tag) {
   auto& slot = contexts().once_seal;
   start(slot, 0, key, 0, 1);
   run_seal(slot.context, ad, plain, out, tag);
 }
 
-bool open_once(const Secret32& key, ByteView ad, ByteView sealed, const std::uint8_t* tag, std::uint8_t* out) {
+bool open_once(const Secret32& key, ByteView ad, ByteView sealed, const std::uint8_t* tag,
+               std::uint8_t* out) {
   auto& slot = contexts().once_open;
   start(slot, 0, key, 0, 0);
   return run_open(slot.context, ad, sealed, tag, out);
@@ -126,8 +135,9 @@ Bytes wrap(const Secret32& key, ByteView ad, ByteView plain, Random& random) {
   Bytes out(24 + plain.size() + 16);
   random.fill(MutByteView(out).first(24));
   unsigned long long length = 0;
-  crypto_aead_xchacha20poly1305_ietf_encrypt(out.data() + 24, &length, plain.data(), plain.size(), ad.data(),
-                                             ad.size(), nullptr, out.data(), key.bytes.data());
+  crypto_aead_xchacha20poly1305_ietf_encrypt(out.data() + 24, &length, plain.data(), plain.size(),
+                                             ad.data(), ad.size(), nullptr, out.data(),
+                                             key.bytes.data());
   return out;
 }
 
@@ -136,8 +146,8 @@ std::optional<Bytes> unwrap(const Secret32& key, ByteView ad, ByteView wrapped) 
   Bytes out(wrapped.size() - kWrapOverheadBytes);
   unsigned long long length = 0;
   if (crypto_aead_xchacha20poly1305_ietf_decrypt(out.data(), &length, nullptr, wrapped.data() + 24,
-                                                 wrapped.size() - 24, ad.data(), ad.size(), wrapped.data(),
-                                                 key.bytes.data()) != 0) {
+                                                 wrapped.size() - 24, ad.data(), ad.size(),
+                                                 wrapped.data(), key.bytes.data()) != 0) {
     return std::nullopt;
   }
   return out;

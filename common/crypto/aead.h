@@ -25,9 +25,10 @@ class PageCipher {
   PageCipher(const PageCipher&) = delete;
   PageCipher& operator=(const PageCipher&) = delete;
 
-  void seal(std::uint64_t nonce, ByteView ad, ByteView plain, std::uint8_t* out, std::uint8_t* tag) const;
-  [[nodiscard]] bool open(std::uint64_t nonce, ByteView ad, ByteView sealed, const std::uint8_t* tag,
-                          std::uint8_t* out) const;
+  void seal(std::uint64_t nonce, ByteView ad, ByteView plain, std::uint8_t* out,
+            std::uint8_t* tag) const;
+  [[nodiscard]] bool open(std::uint64_t nonce, ByteView ad, ByteView sealed,
+                          const std::uint8_t* tag, std::uint8_t* out) const;
 
  private:
   Secret32 key_;
@@ -35,9 +36,10 @@ class PageCipher {
 };
 
 // One message under a key that is used once (nonce 0): objects.
-void seal_once(const Secret32& key, ByteView ad, ByteView plain, std::uint8_t* out, std::uint8_t* tag);
-[[nodiscard]] bool open_once(const Secret32& key, ByteView ad, ByteView sealed, const std::uint8_t* tag,
-                             std::uint8_t* out);
+void seal_once(const Secret32& key, ByteView ad, ByteView plain, std::uint8_t* out,
+               std::uint8_t* tag);
+[[nodiscard]] bool open_once(const Secret32& key, ByteView ad, ByteView sealed,
+                             const std::uint8_t* tag, std::uint8_t* out);
 
 // Key wrapping: nonce (24) | sealed | tag (16); random nonce.
 Bytes wrap(const Secret32& key, ByteView ad, ByteView plain, Random& random);

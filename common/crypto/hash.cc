@@ -35,8 +35,9 @@ EVP_MAC_CTX* thread_mac() {
     EVP_MAC_CTX* context = EVP_MAC_CTX_new(mac);
     Holder() {
       char digest[] = "SHA256";
-      const OSSL_PARAM params[] = {OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest, 0),
-                                   OSSL_PARAM_construct_end()};
+      const OSSL_PARAM params[] = {
+          OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest, 0),
+          OSSL_PARAM_construct_end()};
       require(EVP_MAC_CTX_set_params(context, params) == 1);
     }
     ~Holder() {
@@ -57,7 +58,8 @@ Digest sha256(ByteView data) { return sha256({data}); }
 Digest sha256(std::initializer_list<ByteView> parts) {
   EVP_MD_CTX* const context = thread_context();
   require(EVP_DigestInit_ex2(context, sha256_md(), nullptr) == 1);
-  for (const ByteView part : parts) require(EVP_DigestUpdate(context, part.data(), part.size()) == 1);
+  for (const ByteView part : parts)
+    require(EVP_DigestUpdate(context, part.data(), part.size()) == 1);
   Digest digest;
   require(EVP_DigestFinal_ex(context, digest.bytes.data(), nullptr) == 1);
   return digest;
@@ -92,7 +94,8 @@ Secret32 prf(const Secret32& key, std::string_view label, std::initializer_list<
   require(EVP_MAC_init(mac, key.bytes.data(), key.bytes.size(), nullptr) == 1);
   const auto field = [&](ByteView bytes) {
     std::uint8_t length[8];
-    for (int i = 0; i < 8; ++i) length[i] = static_cast<std::uint8_t>(static_cast<std::uint64_t>(bytes.size()) >> (8 * i));
+    for (int i = 0; i < 8; ++i)
+      length[i] = static_cast<std::uint8_t>(static_cast<std::uint64_t>(bytes.size()) >> (8 * i));
     require(EVP_MAC_update(mac, length, sizeof length) == 1);
     require(EVP_MAC_update(mac, bytes.data(), bytes.size()) == 1);
   };
@@ -105,7 +108,8 @@ Secret32 prf(const Secret32& key, std::string_view label, std::initializer_list<
 }
 
 std::uint64_t short_hash(const ShortKey& key, ByteView data) {
-  static_assert(crypto_shorthash_KEYBYTES == sizeof(ShortKey) && crypto_shorthash_BYTES == sizeof(std::uint64_t));
+  static_assert(crypto_shorthash_KEYBYTES == sizeof(ShortKey) &&
+                crypto_shorthash_BYTES == sizeof(std::uint64_t));
   std::uint64_t hash = 0;
   crypto_shorthash(reinterpret_cast<std::uint8_t*>(&hash), data.data(), data.size(), key.data());
   return hash;
@@ -114,7 +118,8 @@ std::uint64_t short_hash(const ShortKey& key, ByteView data) {
 Secret32 kdf(const Secret32& key, std::uint64_t index) {
   Secret32 out;
   static constexpr char kContext[crypto_kdf_CONTEXTBYTES + 1] = "dims-kdf";
-  require(crypto_kdf_derive_from_key(out.bytes.data(), out.bytes.size(), index, kContext, key.bytes.data()) == 0);
+  require(crypto_kdf_derive_from_key(out.bytes.data(), out.bytes.size(), index, kContext,
+                                     key.bytes.data()) == 0);
   return out;
 }
 

@@ -32,7 +32,8 @@ class Sha256 {
   std::unique_ptr<State> state_;
 };
 
-// PRF(key, label, fields...): each field is prefixed with its length, so no two field lists collide.
+// PRF(key, label, fields...): each field is prefixed with its length, so no two field lists
+// collide.
 Secret32 prf(const Secret32& key, std::string_view label, std::initializer_list<ByteView> fields);
 
 // A 64-bit keyed hash (SipHash-2-4) for decisions about content, not for identities.

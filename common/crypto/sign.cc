@@ -21,7 +21,8 @@ Digest message_digest(std::string_view type, const OrgId& org, ByteView body) {
 SigningKey signing_key_from_seed(const Secret32& seed) {
   SigningKey key{seed, {}};
   std::array<std::uint8_t, crypto_sign_SECRETKEYBYTES> secret;
-  if (crypto_sign_seed_keypair(key.public_key.bytes.data(), secret.data(), seed.bytes.data()) != 0) std::abort();
+  if (crypto_sign_seed_keypair(key.public_key.bytes.data(), secret.data(), seed.bytes.data()) != 0)
+    std::abort();
   wipe(secret);
   return key;
 }
@@ -29,18 +30,21 @@ SigningKey signing_key_from_seed(const Secret32& seed) {
 Signature sign(const SigningKey& key, std::string_view type, const OrgId& org, ByteView body) {
   PublicKey public_key;
   std::array<std::uint8_t, crypto_sign_SECRETKEYBYTES> secret;
-  if (crypto_sign_seed_keypair(public_key.bytes.data(), secret.data(), key.seed.bytes.data()) != 0) std::abort();
+  if (crypto_sign_seed_keypair(public_key.bytes.data(), secret.data(), key.seed.bytes.data()) != 0)
+    std::abort();
   const Digest digest = message_digest(type, org, body);
   Signature signature;
-  crypto_sign_detached(signature.bytes.data(), nullptr, digest.bytes.data(), digest.bytes.size(), secret.data());
+  crypto_sign_detached(signature.bytes.data(), nullptr, digest.bytes.data(), digest.bytes.size(),
+                       secret.data());
   wipe(secret);
   return signature;
 }
 
-bool verify(const PublicKey& key, std::string_view type, const OrgId& org, ByteView body, const Signature& signature) {
+bool verify(const PublicKey& key, std::string_view type, const OrgId& org, ByteView body,
+            const Signature& signature) {
   const Digest digest = message_digest(type, org, body);
-  return crypto_sign_verify_detached(signature.bytes.data(), digest.bytes.data(), digest.bytes.size(),
-                                     key.bytes.data()) == 0;
+  return crypto_sign_verify_detached(signature.bytes.data(), digest.bytes.data(),
+                                     digest.bytes.size(), key.bytes.data()) == 0;
 }
 
 }  // namespace dims::crypto

@@ -18,7 +18,7 @@ struct SigningKey {
 
 SigningKey signing_key_from_seed(const Secret32& seed);
 Signature sign(const SigningKey& key, std::string_view type, const OrgId& org, ByteView body);
-[[nodiscard]] bool verify(const PublicKey& key, std::string_view type, const OrgId& org, ByteView body,
-                          const Signature& signature);
+[[nodiscard]] bool verify(const PublicKey& key, std::string_view type, const OrgId& org,
+                          ByteView body, const Signature& signature);
 
 }  // namespace dims::crypto

@@ -13,24 +13,33 @@ namespace {
 constexpr std::string_view kFirstLine = "dims-key 1";
 constexpr std::size_t kMaxBytes = 4096;
 
-std::string check_of(std::string_view body) { return to_hex(crypto::sha256(as_bytes(body)).view().first(8)); }
+std::string check_of(std::string_view body) {
+  return to_hex(crypto::sha256(as_bytes(body)).view().first(8));
+}
 
 Error corrupt(const std::string& what) {
-  return make_error(ErrorCode::kCorrupt, "key file: " + what, "restore it from your copy; it cannot be made anew");
+  return make_error(ErrorCode::kCorrupt, "key file: " + what,
+                    "restore it from your copy; it cannot be made anew");
 }
 
 std::string_view trim(std::string_view text) {
   while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
-  while (!text.empty() && (text.back() == ' ' || text.back() == '\t' || text.back() == '\r')) text.remove_suffix(1);
+  while (!text.empty() && (text.back() == ' ' || text.back() == '\t' || text.back() == '\r'))
+    text.remove_suffix(1);
   return text;
 }
 
 }  // namespace
 
-Secret32 KeyFile::image_key(const ImageId& image) const { return crypto::prf(image_secret, "image", {image.view()}); }
-Secret32 KeyFile::local_key() const { return crypto::prf(image_secret, "local-user", {org.view()}); }
+Secret32 KeyFile::image_key(const ImageId& image) const {
+  return crypto::prf(image_secret, "image", {image.view()});
+}
+Secret32 KeyFile::local_key() const {
+  return crypto::prf(image_secret, "local-user", {org.view()});
+}
 Digest KeyFile::key_check(const ImageId& image) const {
-  const Secret32 check = crypto::prf(image_key(image), "key-check", {domain.view(), crypto::kdf(domain_secret, 3).view()});
+  const Secret32 check = crypto::prf(image_key(image), "key-check",
+                                     {domain.view(), crypto::kdf(domain_secret, 3).view()});
   Digest out;
   out.bytes = check.bytes;
   return out;
@@ -48,7 +57,9 @@ KeyFile generate_key_file(Random& random) {
 
 std::string encode_key_file(const KeyFile& key) {
   std::string text(kFirstLine);
-  text += "\n# Whoever has this file can read and write your images; without it they are lost. Keep a copy.\n";
+  text +=
+      "\n# Whoever has this file can read and write your images; without it they are lost. Keep a "
+      "copy.\n";
   text += "org = " + key.org.hex() + "\n";
   text += "domain = " + key.domain.hex() + "\n";
   text += "domain-secret = " + key.domain_secret.hex() + "\n";
@@ -62,9 +73,11 @@ Result<KeyFile> parse_key_file(std::string_view text) {
   if (text.size() > kMaxBytes) return corrupt("too long");
   if (text.substr(0, text.find('\n')) != kFirstLine) {
     if (text.substr(0, 9) == "dims-key ") {
-      return make_error(ErrorCode::kUnsupported, "key file of an unknown format", "update this program");
+      return make_error(ErrorCode::kUnsupported, "key file of an unknown format",
+                        "update this program");
     }
-    return corrupt("this is not a key file (its first line is not '" + std::string(kFirstLine) + "')");
+    return corrupt("this is not a key file (its first line is not '" + std::string(kFirstLine) +
+                   "')");
   }
   std::map<std::string_view, std::string_view> fields;
   std::size_t at = 0;
@@ -73,14 +86,17 @@ Result<KeyFile> parse_key_file(std::string_view text) {
     const std::size_t end = std::min(text.find('\n', at), text.size());
     const std::string_view line = trim(text.substr(at, end - at));
     if (check_at != std::string_view::npos && !line.empty()) {
-      return corrupt("line " + std::to_string(line_number) + " follows the check sum, which does not cover it");
+      return corrupt("line " + std::to_string(line_number) +
+                     " follows the check sum, which does not cover it");
     }
     if (line_number > 1 && !line.empty() && line[0] != '#') {
       const auto equals = line.find('=');
-      if (equals == std::string_view::npos) return corrupt("line " + std::to_string(line_number) + " has no '='");
+      if (equals == std::string_view::npos)
+        return corrupt("line " + std::to_string(line_number) + " has no '='");
       const std::string_view name = trim(line.substr(0, equals));
       if (!fields.emplace(name, trim(line.substr(equals + 1))).second) {
-        return corrupt("line " + std::to_string(line_number) + " repeats '" + std::string(name) + "'");
+        return corrupt("line " + std::to_string(line_number) + " repeats '" + std::string(name) +
+                       "'");
       }
       if (name == "check") check_at = at;
     }
@@ -92,7 +108,8 @@ Result<KeyFile> parse_key_file(std::string_view text) {
     const auto found = fields.find(name);
     const auto value = found == fields.end() ? std::nullopt : IdType::from_hex_text(found->second);
     if (!value) {
-      problem = corrupt("'" + std::string(name) + "' is missing or not " + std::to_string(IdType::kBytes) + " bytes of hex");
+      problem = corrupt("'" + std::string(name) + "' is missing or not " +
+                        std::to_string(IdType::kBytes) + " bytes of hex");
       bad = true;
       return;
     }
@@ -132,7 +149,8 @@ Result<KeyFile> load_key_file(const std::string& path) {
   struct stat st {};
   if (::stat(path.c_str(), &st) != 0) {
     Error error = io::errno_error(errno, "cannot read key file", path);
-    if (error.code == ErrorCode::kNotFound) error.hint = "make one with 'rdim key new " + path + "'";
+    if (error.code == ErrorCode::kNotFound)
+      error.hint = "make one with 'rdim key new " + path + "'";
     return error;
   }
   if ((st.st_mode & 077) != 0) {

@@ -1,8 +1,10 @@
-// The key file: one person's keys (docs/formats/key-file.md). It holds the organisation id, a domain
-// secret, an image-key secret and a signing seed, as text lines "name = hex", with a check sum.
+// The key file: one person's keys (docs/formats/key-file.md). It holds the organisation id, a
+// domain secret, an image-key secret and a signing seed, as text lines "name = hex", with a check
+// sum.
 //
-// Threads: values. Errors: kNotFound, kPermissionDenied if others may read the file, kCorrupt naming the
-// line, kAlreadyExists (an existing key file is never overwritten). Durable on return of create().
+// Threads: values. Errors: kNotFound, kPermissionDenied if others may read the file, kCorrupt
+// naming the line, kAlreadyExists (an existing key file is never overwritten). Durable on return of
+// create().
 #pragma once
 
 #include <string>
@@ -25,7 +27,8 @@ struct KeyFile {
   Secret32 image_key(const ImageId& image) const;
   // U: wraps what a machine keeps locally for this person.
   Secret32 local_key() const;
-  // What the image's record on the server holds, so that a wrong key file is found before any write.
+  // What the image's record on the server holds, so that a wrong key file is found before any
+  // write.
   Digest key_check(const ImageId& image) const;
 };
 

@@ -9,14 +9,16 @@ namespace dims::format {
 namespace {
 
 Error corrupt(const Reference& ref, const std::string& what) {
-  return make_error(ErrorCode::kCorrupt, "tree node " + ref.id.short_hex() + " is damaged: " + what);
+  return make_error(ErrorCode::kCorrupt,
+                    "tree node " + ref.id.short_hex() + " is damaged: " + what);
 }
 
 // Children without repeats, in order of first use; keys in the same order.
 class ChildTable {
  public:
   std::uint16_t add(const Reference& ref) {
-    const auto [it, fresh] = index_.try_emplace(ref.object_key(), static_cast<std::uint16_t>(children_.size()));
+    const auto [it, fresh] =
+        index_.try_emplace(ref.object_key(), static_cast<std::uint16_t>(children_.size()));
     if (fresh) {
       children_.push_back(ref.object_key());
       keys_.push_back(ref.key);
@@ -44,10 +46,11 @@ struct RawNode {
   std::vector<Reference> children;
 };
 
-Result<RawNode> decode_raw(const Reference& ref, ByteView object, ObjectKind kind, std::uint8_t level,
-                           std::size_t max_entries) {
+Result<RawNode> decode_raw(const Reference& ref, ByteView object, ObjectKind kind,
+                           std::uint8_t level, std::size_t max_entries) {
   DIMS_ASSIGN(const ObjectHead head, parse_head(object));
-  if (head.kind != kind || head.level != level) return corrupt(ref, "not the expected kind of node");
+  if (head.kind != kind || head.level != level)
+    return corrupt(ref, "not the expected kind of node");
   DIMS_ASSIGN(const Bytes data, open_object(ref, object));
   Reader r(data);
   const std::uint32_t count = r.u32();
@@ -77,8 +80,9 @@ Status check_parameters(const TreeParameters& p) {
   if (p.leaf_pages < 32 || p.leaf_pages > 1024 || p.fanout < 4 || p.fanout > 1024 ||
       p.chunk_mean_bytes < kPageBytes || p.chunk_mean_bytes > kMaxChunkPages * kPageBytes) {
     return make_error(ErrorCode::kUnsupported,
-                      "tree parameters out of range: leaf of " + std::to_string(p.leaf_pages) + " pages, fan-out " +
-                          std::to_string(p.fanout) + ", chunk mean " + std::to_string(p.chunk_mean_bytes));
+                      "tree parameters out of range: leaf of " + std::to_string(p.leaf_pages) +
+                          " pages, fan-out " + std::to_string(p.fanout) + ", chunk mean " +
+                          std::to_string(p.chunk_mean_bytes));
   }
   return ok_status();
 }
@@ -189,12 +193,14 @@ Result<Leaf> decode_leaf(const TreeParameters& p, const Reference& ref, ByteView
   return leaf;
 }
 
-Result<Inner> decode_inner(const TreeParameters& p, std::uint8_t level, const Reference& ref, ByteView object) {
+Result<Inner> decode_inner(const TreeParameters& p, std::uint8_t level, const Reference& ref,
+                           ByteView object) {
   DIMS_ASSIGN(RawNode raw, decode_raw(ref, object, ObjectKind::kInner, level, p.fanout));
   Inner inner;
   inner.slots.resize(p.fanout);
   for (const Entry& e : raw.entries) {
-    if (e.a >= p.fanout || !inner.slots[e.a].is_zero() || e.b != 0 || e.c != 0) return corrupt(ref, "slot");
+    if (e.a >= p.fanout || !inner.slots[e.a].is_zero() || e.b != 0 || e.c != 0)
+      return corrupt(ref, "slot");
     inner.slots[e.a] = raw.children[e.child];
   }
   return inner;

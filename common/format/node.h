@@ -1,8 +1,8 @@
 // Tree nodes: leaves list extents of one stretch of the disk, inner nodes list children
 // (docs/formats/node.md).
 //
-// A leaf covers leaf_pages pages (default 256 = 1 MiB); an inner node has fanout slots (default 32).
-// Threads: values. Units: pages. Errors: decode returns kCorrupt; every bound is checked.
+// A leaf covers leaf_pages pages (default 256 = 1 MiB); an inner node has fanout slots (default
+// 32). Threads: values. Units: pages. Errors: decode returns kCorrupt; every bound is checked.
 #pragma once
 
 #include <vector>
@@ -25,9 +25,9 @@ std::uint64_t pages_below(const TreeParameters& parameters, std::uint8_t level);
 
 // A run of pages inside a leaf's stretch that lies, in order, in one chunk.
 struct Extent {
-  std::uint16_t first_page = 0;        // relative to the stretch
+  std::uint16_t first_page = 0;  // relative to the stretch
   std::uint16_t page_count = 0;
-  std::uint16_t first_in_chunk = 0;    // page within the chunk
+  std::uint16_t first_in_chunk = 0;  // page within the chunk
   Reference ref;
   std::uint32_t end_page() const { return std::uint32_t{first_page} + page_count; }
 };
@@ -49,7 +49,7 @@ SealedObject encode_leaf(const DomainKey& key, const Leaf& leaf);
 SealedObject encode_inner(const DomainKey& key, std::uint8_t level, const Inner& inner);
 
 Result<Leaf> decode_leaf(const TreeParameters& parameters, const Reference& ref, ByteView object);
-Result<Inner> decode_inner(const TreeParameters& parameters, std::uint8_t level, const Reference& ref,
-                           ByteView object);
+Result<Inner> decode_inner(const TreeParameters& parameters, std::uint8_t level,
+                           const Reference& ref, ByteView object);
 
 }  // namespace dims::format

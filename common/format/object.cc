@@ -20,14 +20,16 @@ constexpr std::size_t kCommitBytes = 32;
 enum class Codec : std::uint8_t { kRaw = 0, kZstd = 1 };
 
 Error corrupt(const std::string& what) {
-  return make_error(ErrorCode::kCorrupt, "object is damaged: " + what, "fetch it again from another copy");
+  return make_error(ErrorCode::kCorrupt, "object is damaged: " + what,
+                    "fetch it again from another copy");
 }
 
-Bytes encode_head(ObjectKind kind, std::uint8_t level, const DomainKey& key, std::size_t payload_bytes,
-                  const std::vector<ObjectKey>& children) {
+Bytes encode_head(ObjectKind kind, std::uint8_t level, const DomainKey& key,
+                  std::size_t payload_bytes, const std::vector<ObjectKey>& children) {
   std::vector<DomainId> domains;
   for (const ObjectKey& child : children) {
-    if (std::find(domains.begin(), domains.end(), child.domain) == domains.end()) domains.push_back(child.domain);
+    if (std::find(domains.begin(), domains.end(), child.domain) == domains.end())
+      domains.push_back(child.domain);
   }
   Bytes head;
   head.reserve(kFixedHeadBytes + domains.size() * 16 + children.size() * 33);
@@ -67,14 +69,15 @@ SealedObject seal(const DomainKey& key, ObjectKind kind, std::uint8_t level,
   out.bytes.insert(out.bytes.end(), com.bytes.begin(), com.bytes.end());
   const std::size_t ad_bytes = head_bytes + kCommitBytes;
   out.bytes.resize(ad_bytes + payload.size() + crypto::kTagBytes);
-  crypto::seal_once(out.ref.key, ByteView(out.bytes).first(ad_bytes), payload, out.bytes.data() + ad_bytes,
-                    out.bytes.data() + ad_bytes + payload.size());
+  crypto::seal_once(out.ref.key, ByteView(out.bytes).first(ad_bytes), payload,
+                    out.bytes.data() + ad_bytes, out.bytes.data() + ad_bytes + payload.size());
   out.ref.id = object_id(out.bytes);
   return out;
 }
 
 // codec, page count, lengths, then the data, padded with zeros to 512.
-void begin_payload(Bytes& payload, Codec codec, std::size_t pages, std::size_t data_bytes, std::size_t raw_bytes) {
+void begin_payload(Bytes& payload, Codec codec, std::size_t pages, std::size_t data_bytes,
+                   std::size_t raw_bytes) {
   Writer w(payload);
   w.u8(static_cast<std::uint8_t>(codec));
   w.u8(0);
@@ -96,7 +99,10 @@ struct DecompressContext {
 }  // namespace
 
 DomainKey::DomainKey(const DomainId& domain, std::uint32_t epoch, const Secret32& secret)
-    : domain_(domain), epoch_(epoch), sealing_(crypto::kdf(secret, 1)), cutting_(crypto::kdf(secret, 2)) {}
+    : domain_(domain),
+      epoch_(epoch),
+      sealing_(crypto::kdf(secret, 1)),
+      cutting_(crypto::kdf(secret, 2)) {}
 
 ObjectId object_id(ByteView object) {
   const Digest digest = crypto::sha256(object);
@@ -110,7 +116,8 @@ Result<ObjectHead> parse_head(ByteView object) {
   if (r.u32() != kMagic) return corrupt("no object magic");
   const std::uint8_t version = r.u8();
   if (r.ok() && version != kVersion) {
-    return make_error(ErrorCode::kUnsupported, "object format version " + std::to_string(version) + " is not known",
+    return make_error(ErrorCode::kUnsupported,
+                      "object format version " + std::to_string(version) + " is not known",
                       "update this program");
   }
   ObjectHead head;
@@ -125,14 +132,16 @@ Result<ObjectHead> parse_head(ByteView object) {
   if (!r.ok()) return corrupt("cut short");
   if (kind < 1 || kind > 3 || reserved != 0) return corrupt("unknown kind");
   head.kind = static_cast<ObjectKind>(kind);
-  const bool level_ok = head.kind == ObjectKind::kChunk  ? head.level == 0
-                        : head.kind == ObjectKind::kLeaf ? head.level == 1
-                                                         : head.level >= 2 && head.level <= kMaxLevel;
+  const bool level_ok = head.kind == ObjectKind::kChunk ? head.level == 0
+                        : head.kind == ObjectKind::kLeaf
+                            ? head.level == 1
+                            : head.level >= 2 && head.level <= kMaxLevel;
   if (!level_ok) return corrupt("kind and level disagree");
   if (child_count > kMaxChildren || (head.kind == ObjectKind::kChunk && child_count != 0)) {
     return corrupt("too many children");
   }
-  if (head.payload_bytes > kMaxPayloadBytes || head.payload_bytes % kPadBytes != 0 || head.payload_bytes == 0) {
+  if (head.payload_bytes > kMaxPayloadBytes || head.payload_bytes % kPadBytes != 0 ||
+      head.payload_bytes == 0) {
     return corrupt("payload length");
   }
   std::vector<DomainId> domains;
@@ -148,7 +157,8 @@ Result<ObjectHead> parse_head(ByteView object) {
   }
   if (!r.ok()) return corrupt("cut short");
   head.head_bytes = r.position();
-  if (r.remaining() != kCommitBytes + head.payload_bytes + crypto::kTagBytes) return corrupt("length");
+  if (r.remaining() != kCommitBytes + head.payload_bytes + crypto::kTagBytes)
+    return corrupt("length");
   return head;
 }
 
@@ -161,8 +171,8 @@ SealedObject seal_chunk(const DomainKey& key, ByteView pages, bool compress) {
   if (compress) {
     const std::size_t bound = ZSTD_compressBound(pages.size());
     payload.resize(kPayloadHeadBytes + bound);
-    const std::size_t n = ZSTD_compressCCtx(zstd.context, payload.data() + kPayloadHeadBytes, bound, pages.data(),
-                                            pages.size(), 1);
+    const std::size_t n = ZSTD_compressCCtx(zstd.context, payload.data() + kPayloadHeadBytes, bound,
+                                            pages.data(), pages.size(), 1);
     // Worth it only if it saves at least one padding unit.
     if (ZSTD_isError(n) == 0 && round_up(kPayloadHeadBytes + n, kPadBytes) <
                                     round_up(kPayloadHeadBytes + pages.size(), kPadBytes)) {
@@ -192,7 +202,8 @@ SealedObject seal_node(const DomainKey& key, ObjectKind kind, std::uint8_t level
 }
 
 Result<Bytes> open_object(const Reference& ref, ByteView object, bool verify_id) {
-  if (verify_id && !(object_id(object) == ref.id)) return corrupt("its bytes do not have the id " + ref.id.short_hex());
+  if (verify_id && !(object_id(object) == ref.id))
+    return corrupt("its bytes do not have the id " + ref.id.short_hex());
   DIMS_ASSIGN(const ObjectHead head, parse_head(object));
   if (!(head.domain == ref.domain)) return corrupt("another domain");
   const std::size_t ad_bytes = head.head_bytes + kCommitBytes;
@@ -201,7 +212,8 @@ Result<Bytes> open_object(const Reference& ref, ByteView object, bool verify_id)
     return corrupt("the key does not belong to " + ref.id.short_hex());
   }
   Bytes payload(head.payload_bytes);
-  if (!crypto::open_once(ref.key, object.first(ad_bytes), object.subspan(ad_bytes, head.payload_bytes),
+  if (!crypto::open_once(ref.key, object.first(ad_bytes),
+                         object.subspan(ad_bytes, head.payload_bytes),
                          object.data() + ad_bytes + head.payload_bytes, payload.data())) {
     return corrupt("the seal of " + ref.id.short_hex() + " is broken");
   }
@@ -214,7 +226,8 @@ Result<Bytes> open_object(const Reference& ref, ByteView object, bool verify_id)
   r.u32();
   if (!r.ok() || data_bytes > r.remaining()) return corrupt("payload lengths");
   if (head.kind == ObjectKind::kChunk) {
-    if (pages == 0 || pages > kMaxChunkPages || raw_bytes != pages * kPageBytes) return corrupt("page count");
+    if (pages == 0 || pages > kMaxChunkPages || raw_bytes != pages * kPageBytes)
+      return corrupt("page count");
   } else if (pages != 0) {
     return corrupt("page count");
   }
@@ -226,12 +239,14 @@ Result<Bytes> open_object(const Reference& ref, ByteView object, bool verify_id)
     return payload;
   }
   if (codec != static_cast<std::uint8_t>(Codec::kZstd) || head.kind != ObjectKind::kChunk) {
-    return make_error(ErrorCode::kUnsupported, "object codec " + std::to_string(codec) + " is not known",
+    return make_error(ErrorCode::kUnsupported,
+                      "object codec " + std::to_string(codec) + " is not known",
                       "update this program");
   }
   Bytes raw(raw_bytes);
   static thread_local DecompressContext zstd;
-  const std::size_t n = ZSTD_decompressDCtx(zstd.context, raw.data(), raw.size(), data.data(), data.size());
+  const std::size_t n =
+      ZSTD_decompressDCtx(zstd.context, raw.data(), raw.size(), data.data(), data.size());
   if (ZSTD_isError(n) != 0 || n != raw.size()) return corrupt("decompression");
   return raw;
 }

@@ -3,13 +3,14 @@
 //   object = head | com (32) | GCM(K, payload) | tag (16)        id = SHA-256(object)
 //   K = PRF(Kc, "object", kind, head, payload)                    com = PRF(K, "commit")
 //
-// The head is in clear: kind, level, domain, lengths, and the children's (domain, id), so that a server can
-// walk a tree without opening it. The payload holds everything else. K is derived from exactly the
-// bytes that are sealed, so another compressor's output costs deduplication and never a key stream.
+// The head is in clear: kind, level, domain, lengths, and the children's (domain, id), so that a
+// server can walk a tree without opening it. The payload holds everything else. K is derived from
+// exactly the bytes that are sealed, so another compressor's output costs deduplication and never a
+// key stream.
 //
-// Threads: everything here is thread-safe. Units: bytes. Errors: kCorrupt for bytes that are not the
-// object they claim to be, kUnsupported for a format version of the future; hostile input is bounded
-// before anything is allocated. Source: SECURITY model, rows 8 and 9.
+// Threads: everything here is thread-safe. Units: bytes. Errors: kCorrupt for bytes that are not
+// the object they claim to be, kUnsupported for a format version of the future; hostile input is
+// bounded before anything is allocated. Source: SECURITY model, rows 8 and 9.
 #pragma once
 
 #include <vector>
@@ -38,7 +39,9 @@ struct ObjectKey {
   friend auto operator<=>(const ObjectKey&, const ObjectKey&) = default;
 };
 struct ObjectKeyHash {
-  std::size_t operator()(const ObjectKey& key) const { return static_cast<std::size_t>(key.id.prefix()); }
+  std::size_t operator()(const ObjectKey& key) const {
+    return static_cast<std::size_t>(key.id.prefix());
+  }
 };
 
 // What a parent holds of a child. All zero = nothing there (a stretch of zeros).

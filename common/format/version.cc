@@ -72,7 +72,8 @@ Result<VersionRecord> decode_version(ByteView bytes, bool verify) {
   Reader r(bytes);
   if (r.u32() != kMagic) return corrupt("magic");
   if (r.u32() != kFormat) {
-    return make_error(ErrorCode::kUnsupported, "version record of an unknown format", "update this program");
+    return make_error(ErrorCode::kUnsupported, "version record of an unknown format",
+                      "update this program");
   }
   VersionRecord v;
   v.org = r.id<OrgId>();
@@ -102,10 +103,12 @@ Result<VersionRecord> decode_version(ByteView bytes, bool verify) {
   DIMS_TRY(check_parameters(v.tree));
   if (v.image_bytes == 0 || v.image_bytes > kMaxImageBytes) return corrupt("image size");
   if (root_level(v.tree, v.image_bytes) > kMaxLevel) {
-    return make_error(ErrorCode::kUnsupported, "version record: a fan-out of " + std::to_string(v.tree.fanout) +
+    return make_error(ErrorCode::kUnsupported, "version record: a fan-out of " +
+                                                   std::to_string(v.tree.fanout) +
                                                    " is too small for the image");
   }
-  if (verify && !crypto::verify(v.signer, "version", v.org, bytes.first(kSignedBytes), v.signature)) {
+  if (verify &&
+      !crypto::verify(v.signer, "version", v.org, bytes.first(kSignedBytes), v.signature)) {
     return corrupt("signature");
   }
   return v;
@@ -118,7 +121,8 @@ VersionId version_id(ByteView record_bytes) {
   return id;
 }
 
-void seal_root_key(VersionRecord& record, const Secret32& image_key, const Secret32& root_key, Random& random) {
+void seal_root_key(VersionRecord& record, const Secret32& image_key, const Secret32& root_key,
+                   Random& random) {
   const Bytes wrapped = crypto::wrap(image_key, root_key_ad(record), root_key.view(), random);
   std::copy(wrapped.begin(), wrapped.end(), record.sealed_root_key.begin());
 }
@@ -127,7 +131,8 @@ Result<Reference> open_root(const VersionRecord& record, const Secret32& image_k
   if (record.root.id.is_zero()) return Reference{};
   const auto key = crypto::unwrap(image_key, root_key_ad(record), record.sealed_root_key);
   if (!key || key->size() != 32) {
-    return make_error(ErrorCode::kWrongKey, "the key file does not open version " + std::to_string(record.sequence),
+    return make_error(ErrorCode::kWrongKey,
+                      "the key file does not open version " + std::to_string(record.sequence),
                       "use the key file that the image was imported with");
   }
   return Reference{record.root.domain, record.root.id, *Secret32::from_view(*key)};

@@ -23,9 +23,9 @@ inline constexpr std::size_t kSealedRootKeyBytes = 32 + 40;
 
 struct VersionRecord {
   OrgId org;
-  VersionId parent;      // zero: the first of its line
+  VersionId parent;  // zero: the first of its line
   ImageId image;
-  ObjectKey root;        // zero id: the disk is all zeros
+  ObjectKey root;  // zero id: the disk is all zeros
   std::array<std::uint8_t, kSealedRootKeyBytes> sealed_root_key{};
   std::uint64_t image_bytes = 0;
   TreeParameters tree;
@@ -49,7 +49,8 @@ Result<VersionRecord> decode_version(ByteView bytes, bool verify = true);
 VersionId version_id(ByteView record_bytes);
 
 // Seals the root's key to the image key, bound to org, image, sequence and root id.
-void seal_root_key(VersionRecord& record, const Secret32& image_key, const Secret32& root_key, Random& random);
+void seal_root_key(VersionRecord& record, const Secret32& image_key, const Secret32& root_key,
+                   Random& random);
 // kWrongKey if the image key does not open it.
 Result<Reference> open_root(const VersionRecord& record, const Secret32& image_key);
 

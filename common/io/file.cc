@@ -12,7 +12,8 @@ Result<Bytes> read_file(FileSystem& fs, const std::string& path, std::size_t max
   DIMS_ASSIGN(auto file, fs.open(path, OpenMode::kReadOnly));
   DIMS_ASSIGN(const std::uint64_t size, file->size());
   if (size > max_bytes) {
-    return make_error(ErrorCode::kCorrupt, path + " is " + std::to_string(size) + " bytes, more than the " +
+    return make_error(ErrorCode::kCorrupt, path + " is " + std::to_string(size) +
+                                               " bytes, more than the " +
                                                std::to_string(max_bytes) + " allowed");
   }
   Bytes data(static_cast<std::size_t>(size));

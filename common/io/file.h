@@ -3,10 +3,10 @@
 //
 // Threads: all methods are thread-safe; overlapping concurrent writes to one range are the caller's
 // bug. Ownership: File is shared_ptr; a file that was removed stays readable through it.
-// Units: bytes. Errors: kIo, kNoSpace, kNotFound, kAlreadyExists, kPermissionDenied, naming the path.
-// Durable on return: only sync_data(), sync_all() and sync_folder(); everything else may be lost or
-// torn by a power cut, in any subset. write_at() that returned ok is in the kernel's hands and
-// survives the death of this process.
+// Units: bytes. Errors: kIo, kNoSpace, kNotFound, kAlreadyExists, kPermissionDenied, naming the
+// path. Durable on return: only sync_data(), sync_all() and sync_folder(); everything else may be
+// lost or torn by a power cut, in any subset. write_at() that returned ok is in the kernel's hands
+// and survives the death of this process.
 #pragma once
 
 #include <sys/uio.h>

@@ -38,15 +38,18 @@ class MemoryFile : public File {
   Result<std::size_t> read_some(std::uint64_t offset, MutByteView out) override {
     const std::shared_lock lock(mutex_);
     if (offset >= size_) return std::size_t{0};
-    const std::size_t count = static_cast<std::size_t>(std::min<std::uint64_t>(out.size(), size_ - offset));
+    const std::size_t count =
+        static_cast<std::size_t>(std::min<std::uint64_t>(out.size(), size_ - offset));
     std::size_t done = 0;
     while (done < count) {
       const std::uint64_t at = offset + done;
       const std::size_t in_block = static_cast<std::size_t>(at % kBlockBytes);
       const std::size_t n = std::min(count - done, kBlockBytes - in_block);
       const auto found = blocks_.find(at / kBlockBytes);
-      if (found == blocks_.end()) std::memset(out.data() + done, 0, n);
-      else std::memcpy(out.data() + done, found->second.get() + in_block, n);
+      if (found == blocks_.end())
+        std::memset(out.data() + done, 0, n);
+      else
+        std::memcpy(out.data() + done, found->second.get() + in_block, n);
       done += n;
     }
     return count;
@@ -125,7 +128,8 @@ class MemoryFile : public File {
   std::unordered_map<std::uint64_t, std::unique_ptr<std::uint8_t[]>> blocks_;
 };
 
-MemoryFileSystem::MemoryFileSystem(std::uint64_t capacity_bytes) : space_(std::make_shared<Space>()) {
+MemoryFileSystem::MemoryFileSystem(std::uint64_t capacity_bytes)
+    : space_(std::make_shared<Space>()) {
   space_->capacity_bytes = capacity_bytes;
 }
 MemoryFileSystem::~MemoryFileSystem() = default;

@@ -24,7 +24,8 @@ class PosixFile : public File {
   Status read_at(std::uint64_t offset, MutByteView out) override {
     DIMS_ASSIGN(const std::size_t n, read_some(offset, out));
     if (n != out.size()) {
-      return make_error(ErrorCode::kCorrupt, "short read of " + path_ + " at " + std::to_string(offset));
+      return make_error(ErrorCode::kCorrupt,
+                        "short read of " + path_ + " at " + std::to_string(offset));
     }
     return ok_status();
   }
@@ -32,8 +33,8 @@ class PosixFile : public File {
   Result<std::size_t> read_some(std::uint64_t offset, MutByteView out) override {
     std::size_t done = 0;
     while (done < out.size()) {
-      const ssize_t n = ::pread(fd_, out.data() + done, out.size() - done,
-                                static_cast<off_t>(offset + done));
+      const ssize_t n =
+          ::pread(fd_, out.data() + done, out.size() - done, static_cast<off_t>(offset + done));
       if (n < 0) {
         if (errno == EINTR) continue;
         return errno_error(errno, "cannot read", path_);
@@ -47,8 +48,8 @@ class PosixFile : public File {
   Status write_at(std::uint64_t offset, ByteView data) override {
     std::size_t done = 0;
     while (done < data.size()) {
-      const ssize_t n = ::pwrite(fd_, data.data() + done, data.size() - done,
-                                 static_cast<off_t>(offset + done));
+      const ssize_t n =
+          ::pwrite(fd_, data.data() + done, data.size() - done, static_cast<off_t>(offset + done));
       if (n < 0) {
         if (errno == EINTR) continue;
         return errno_error(errno, "cannot write", path_);
@@ -74,7 +75,8 @@ class PosixFile : public File {
         ++count;
       }
       if (count == 0) break;
-      const ssize_t n = ::pwritev(fd_, vec.data(), static_cast<int>(count), static_cast<off_t>(offset));
+      const ssize_t n =
+          ::pwritev(fd_, vec.data(), static_cast<int>(count), static_cast<off_t>(offset));
       if (n < 0) {
         if (errno == EINTR) continue;
         return errno_error(errno, "cannot write", path_);
@@ -99,12 +101,14 @@ class PosixFile : public File {
 
   Status preallocate(std::uint64_t size) override {
     const int e = ::posix_fallocate(fd_, 0, static_cast<off_t>(size));
-    if (e != 0) return errno_error(e, "cannot reserve " + std::to_string(size) + " bytes for", path_);
+    if (e != 0)
+      return errno_error(e, "cannot reserve " + std::to_string(size) + " bytes for", path_);
     return ok_status();
   }
 
   Status truncate(std::uint64_t size) override {
-    if (::ftruncate(fd_, static_cast<off_t>(size)) != 0) return errno_error(errno, "cannot resize", path_);
+    if (::ftruncate(fd_, static_cast<off_t>(size)) != 0)
+      return errno_error(errno, "cannot resize", path_);
     return ok_status();
   }
 
@@ -126,10 +130,18 @@ class PosixFileSystem : public FileSystem {
   Result<std::shared_ptr<File>> open(const std::string& path, OpenMode mode) override {
     int flags = O_CLOEXEC;
     switch (mode) {
-      case OpenMode::kReadOnly: flags |= O_RDONLY; break;
-      case OpenMode::kReadWrite: flags |= O_RDWR; break;
-      case OpenMode::kCreateExclusive: flags |= O_RDWR | O_CREAT | O_EXCL; break;
-      case OpenMode::kCreate: flags |= O_RDWR | O_CREAT; break;
+      case OpenMode::kReadOnly:
+        flags |= O_RDONLY;
+        break;
+      case OpenMode::kReadWrite:
+        flags |= O_RDWR;
+        break;
+      case OpenMode::kCreateExclusive:
+        flags |= O_RDWR | O_CREAT | O_EXCL;
+        break;
+      case OpenMode::kCreate:
+        flags |= O_RDWR | O_CREAT;
+        break;
     }
     const int fd = ::open(path.c_str(), flags, 0600);
     if (fd < 0) return errno_error(errno, "cannot open", path);
@@ -185,7 +197,8 @@ class PosixFileSystem : public FileSystem {
 
   Result<std::uint64_t> free_bytes(const std::string& path) override {
     struct statvfs st {};
-    if (::statvfs(path.c_str(), &st) != 0) return errno_error(errno, "cannot stat file system of", path);
+    if (::statvfs(path.c_str(), &st) != 0)
+      return errno_error(errno, "cannot stat file system of", path);
     return static_cast<std::uint64_t>(st.f_bavail) * st.f_frsize;
   }
 };

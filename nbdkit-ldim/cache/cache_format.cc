@@ -15,7 +15,9 @@ constexpr std::string_view kPageKind = "DIMSCPG1";
 constexpr std::string_view kRecordKind = "DIMSCIR1";
 constexpr std::size_t kCheckedBytes = offsetof(CacheHeaderLayout, check);
 
-std::string_view magic_of(CacheFileKind kind) { return kind == CacheFileKind::kData ? kDataMagic : kIndexMagic; }
+std::string_view magic_of(CacheFileKind kind) {
+  return kind == CacheFileKind::kData ? kDataMagic : kIndexMagic;
+}
 
 Bytes record_ad(const CacheHeader& header) {
   Bytes ad;
@@ -28,20 +30,25 @@ Bytes record_ad(const CacheHeader& header) {
 }
 
 Error bad_header(std::string what) {
-  return make_error(ErrorCode::kCorrupt, std::move(what), "the segment is thrown away; its pages are fetched again");
+  return make_error(ErrorCode::kCorrupt, std::move(what),
+                    "the segment is thrown away; its pages are fetched again");
 }
 
 }  // namespace
 
 CacheKeys::CacheKeys(const Secret32& page_key, const CacheSalt& salt, const CacheOwner& owner)
     : salt_(salt),
-      header_key_(crypto::prf(page_key, "cache-header", {salt.view(), owner.machine.view(), owner.image.view()})),
-      pages_(crypto::prf(page_key, "cache", {salt.view(), owner.machine.view(), owner.image.view()})),
-      records_(crypto::prf(page_key, "cache-index", {salt.view(), owner.machine.view(), owner.image.view()})) {}
+      header_key_(crypto::prf(page_key, "cache-header",
+                              {salt.view(), owner.machine.view(), owner.image.view()})),
+      pages_(
+          crypto::prf(page_key, "cache", {salt.view(), owner.machine.view(), owner.image.view()})),
+      records_(crypto::prf(page_key, "cache-index",
+                           {salt.view(), owner.machine.view(), owner.image.view()})) {}
 
 CacheKeys::~CacheKeys() { crypto::wipe(header_key_.mut()); }
 
-Bytes encode_cache_header(CacheFileKind kind, const CacheHeader& header, const Secret32& header_key) {
+Bytes encode_cache_header(CacheFileKind kind, const CacheHeader& header,
+                          const Secret32& header_key) {
   Bytes block;
   Writer out(block);
   out.raw(as_bytes(magic_of(kind)));
@@ -61,10 +68,12 @@ Bytes encode_cache_header(CacheFileKind kind, const CacheHeader& header, const S
 Result<CacheHeader> parse_cache_header(CacheFileKind kind, ByteView block) {
   Reader in(block);
   const ByteView magic = in.raw(magic_of(kind).size());
-  if (!in.ok() || as_text(magic) != magic_of(kind)) return bad_header("no header of a cache segment");
+  if (!in.ok() || as_text(magic) != magic_of(kind))
+    return bad_header("no header of a cache segment");
   const std::uint32_t version = in.u32();
   if (version != kCacheFormatVersion) {
-    return make_error(ErrorCode::kUnsupported, "cache segment of format version " + std::to_string(version));
+    return make_error(ErrorCode::kUnsupported,
+                      "cache segment of format version " + std::to_string(version));
   }
   const std::uint32_t page_bytes = in.u32();
   CacheHeader header;
@@ -75,7 +84,8 @@ Result<CacheHeader> parse_cache_header(CacheFileKind kind, ByteView block) {
   header.capacity_pages = in.u32();
   in.u32();
   if (!in.ok() || page_bytes != kPageBytes || header.capacity_pages == 0 ||
-      header.capacity_pages > kCacheMaxSlots || header.sequence == 0 || header.sequence > kCacheMaxSequence) {
+      header.capacity_pages > kCacheMaxSlots || header.sequence == 0 ||
+      header.sequence > kCacheMaxSequence) {
     return bad_header("header of a cache segment with impossible values");
   }
   return header;
@@ -87,8 +97,8 @@ bool check_cache_header(ByteView block, const Secret32& header_key) {
   return crypto::equal_constant_time(want.view(), block.subspan(kCheckedBytes, Secret32::kBytes));
 }
 
-SealedCacheRecord seal_cache_record(const CacheKeys& keys, const CacheHeader& header, std::uint32_t number,
-                                    const CacheRecord& record) {
+SealedCacheRecord seal_cache_record(const CacheKeys& keys, const CacheHeader& header,
+                                    std::uint32_t number, const CacheRecord& record) {
   Bytes plain;
   plain.reserve(sizeof(CacheRecordLayout));
   Writer out(plain);
@@ -107,8 +117,9 @@ std::optional<CacheRecord> open_cache_record(const CacheKeys& keys, const CacheH
                                              std::uint32_t number, ByteView sealed) {
   if (sealed.size() != kCacheRecordBytes) return std::nullopt;
   std::array<std::uint8_t, sizeof(CacheRecordLayout)> plain;
-  if (!keys.records().open(cache_nonce(header.sequence, number), record_ad(header), sealed.first(plain.size()),
-                           sealed.data() + plain.size(), plain.data())) {
+  if (!keys.records().open(cache_nonce(header.sequence, number), record_ad(header),
+                           sealed.first(plain.size()), sealed.data() + plain.size(),
+                           plain.data())) {
     return std::nullopt;
   }
   Reader in(plain);
@@ -118,7 +129,8 @@ std::optional<CacheRecord> open_cache_record(const CacheKeys& keys, const CacheH
   record.pages = in.u16();
   record.lives = in.u8();
   if (record.pages == 0 || record.pages > kCacheMaxObjectPages || record.lives > kCacheMaxLives ||
-      record.first_slot > header.capacity_pages || record.pages > header.capacity_pages - record.first_slot) {
+      record.first_slot > header.capacity_pages ||
+      record.pages > header.capacity_pages - record.first_slot) {
     return std::nullopt;
   }
   return record;
@@ -141,7 +153,8 @@ std::uint32_t cache_segment_capacity(std::uint64_t limit_bytes) {
   // Every slot may need a tag and, if all objects are one page long, a record.
   const std::uint64_t fixed = 2 * kCacheHeaderBytes + kPageBytes;
   if (space <= fixed) return 1;
-  const std::uint64_t slots = (space - fixed) / (kPageBytes + crypto::kTagBytes + kCacheRecordBytes);
+  const std::uint64_t slots =
+      (space - fixed) / (kPageBytes + crypto::kTagBytes + kCacheRecordBytes);
   return static_cast<std::uint32_t>(std::clamp<std::uint64_t>(slots, 1, kCacheMaxSlots));
 }
 
@@ -154,16 +167,21 @@ std::string cache_file_name(CacheFileKind kind, std::uint64_t sequence) {
 
 std::optional<CacheFileName> parse_cache_file_name(std::string_view name) {
   CacheFileName parsed;
-  if (name.ends_with(".seg")) parsed.kind = CacheFileKind::kData;
-  else if (name.ends_with(".idx")) parsed.kind = CacheFileKind::kIndex;
-  else return std::nullopt;
+  if (name.ends_with(".seg"))
+    parsed.kind = CacheFileKind::kData;
+  else if (name.ends_with(".idx"))
+    parsed.kind = CacheFileKind::kIndex;
+  else
+    return std::nullopt;
   const std::string_view digits = name.substr(0, name.size() - 4);
-  if (digits.empty() || digits.find_first_not_of("0123456789") != std::string_view::npos) return std::nullopt;
+  if (digits.empty() || digits.find_first_not_of("0123456789") != std::string_view::npos)
+    return std::nullopt;
   for (const char digit : digits) {
     parsed.sequence = parsed.sequence * 10 + static_cast<std::uint64_t>(digit - '0');
     if (parsed.sequence > kCacheMaxSequence) break;
   }
-  if (parsed.sequence > kCacheMaxSequence || cache_file_name(parsed.kind, parsed.sequence) != name) {
+  if (parsed.sequence > kCacheMaxSequence ||
+      cache_file_name(parsed.kind, parsed.sequence) != name) {
     parsed.sequence = 0;
   }
   return parsed;

@@ -1,14 +1,16 @@
-// What the cache's files look like, byte by byte (docs/formats/cache.md, tests/unit/golden/cache_v1.hex).
+// What the cache's files look like, byte by byte (docs/formats/cache.md,
+// tests/unit/golden/cache_v1.hex).
 //
-// A segment is a pair of files, NNNNNNNNNN.seg (pages) and NNNNNNNNNN.idx (index records), named after
-// its sequence number. Both begin with a 4 KiB header. Little-endian throughout.
+// A segment is a pair of files, NNNNNNNNNN.seg (pages) and NNNNNNNNNN.idx (index records), named
+// after its sequence number. Both begin with a 4 KiB header. Little-endian throughout.
 //   .seg: header | 16-byte tags of every slot, padded to 4 KiB | sealed pages, one a slot
 //   .idx: header | records of 64 bytes
 // The tags stand before the pages so that a segment that was never filled is a short file.
 //
 // Keys: every open of the cache draws a salt; its segments share the keys derived from it, and the
 // sequence number is part of each nonce: nonce = sequence << 24 | slot (or record number).
-// Threads: values and free functions. Errors: parse functions return an Error that says what is wrong.
+// Threads: values and free functions. Errors: parse functions return an Error that says what is
+// wrong.
 #pragma once
 
 #include <array>
@@ -55,8 +57,10 @@ struct CacheHeaderLayout {
   std::uint8_t check[32];  // keyed hash of everything before it
 };
 static_assert(sizeof(CacheHeaderLayout) == 128);
-static_assert(offsetof(CacheHeaderLayout, machine) == 16 && offsetof(CacheHeaderLayout, salt) == 48);
-static_assert(offsetof(CacheHeaderLayout, sequence) == 80 && offsetof(CacheHeaderLayout, check) == 96);
+static_assert(offsetof(CacheHeaderLayout, machine) == 16 &&
+              offsetof(CacheHeaderLayout, salt) == 48);
+static_assert(offsetof(CacheHeaderLayout, sequence) == 80 &&
+              offsetof(CacheHeaderLayout, check) == 96);
 
 // An index record before sealing; 48 bytes, then the 16-byte tag.
 struct CacheRecordLayout {
@@ -106,14 +110,15 @@ class CacheKeys {
 };
 
 // A whole header block of kCacheHeaderBytes.
-Bytes encode_cache_header(CacheFileKind kind, const CacheHeader& header, const Secret32& header_key);
+Bytes encode_cache_header(CacheFileKind kind, const CacheHeader& header,
+                          const Secret32& header_key);
 // Magic, version and shape only; the salt it yields leads to the key for check_cache_header().
 Result<CacheHeader> parse_cache_header(CacheFileKind kind, ByteView block);
 [[nodiscard]] bool check_cache_header(ByteView block, const Secret32& header_key);
 
 using SealedCacheRecord = std::array<std::uint8_t, kCacheRecordBytes>;
-SealedCacheRecord seal_cache_record(const CacheKeys& keys, const CacheHeader& header, std::uint32_t number,
-                                    const CacheRecord& record);
+SealedCacheRecord seal_cache_record(const CacheKeys& keys, const CacheHeader& header,
+                                    std::uint32_t number, const CacheRecord& record);
 // nullopt if the tag or the contents are wrong.
 std::optional<CacheRecord> open_cache_record(const CacheKeys& keys, const CacheHeader& header,
                                              std::uint32_t number, ByteView sealed);
@@ -136,15 +141,16 @@ inline constexpr std::uint64_t cache_tag_offset(std::uint32_t slot) {
   return kCacheHeaderBytes + std::uint64_t{slot} * crypto::kTagBytes;
 }
 inline constexpr std::uint64_t cache_page_offset(std::uint32_t capacity_pages, std::uint32_t slot) {
-  return kCacheHeaderBytes + round_up(std::uint64_t{capacity_pages} * crypto::kTagBytes, kPageBytes) +
+  return kCacheHeaderBytes +
+         round_up(std::uint64_t{capacity_pages} * crypto::kTagBytes, kPageBytes) +
          std::uint64_t{slot} * kPageBytes;
 }
 inline constexpr std::uint64_t cache_record_offset(std::uint32_t number) {
   return kCacheHeaderBytes + std::uint64_t{number} * kCacheRecordBytes;
 }
 // Both files together when `slots` slots and `records` records were handed out.
-inline constexpr std::uint64_t cache_segment_bytes(std::uint32_t capacity_pages, std::uint32_t slots,
-                                                   std::uint32_t records) {
+inline constexpr std::uint64_t cache_segment_bytes(std::uint32_t capacity_pages,
+                                                   std::uint32_t slots, std::uint32_t records) {
   return cache_page_offset(capacity_pages, slots) + cache_record_offset(records);
 }
 // The slots of a new segment under this limit: between a 16th and a 256th of it, 64 MiB in between.

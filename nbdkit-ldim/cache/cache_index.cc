@@ -9,7 +9,9 @@ namespace {
 constexpr std::size_t kFirstHomes = 32;
 // Full: count * 20 > homes * 17 (85 %). Growth: by a fifth.
 constexpr bool is_full(std::size_t count, std::size_t homes) { return count * 20 > homes * 17; }
-constexpr std::size_t tail_for(std::size_t homes) { return std::min<std::size_t>(16 + homes / 16, 192); }
+constexpr std::size_t tail_for(std::size_t homes) {
+  return std::min<std::size_t>(16 + homes / 16, 192);
+}
 
 }  // namespace
 
@@ -117,7 +119,8 @@ bool CacheIndex::move(std::uint64_t key, PackedPlace from, PackedPlace to) {
   Shard& shard = shard_of(key);
   const std::unique_lock lock(shard.mutex);
   const std::size_t at = shard.lower_bound(key);
-  if (at >= shard.slots.size() || shard.slots[at].key != key || shard.slots[at].place.value != from.value) {
+  if (at >= shard.slots.size() || shard.slots[at].key != key ||
+      shard.slots[at].place.value != from.value) {
     return false;
   }
   shard.pages = shard.pages - from.pages() + to.pages();

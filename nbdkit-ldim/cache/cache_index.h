@@ -1,10 +1,10 @@
 // The cache's index in memory: object -> place, 16 bytes an entry.
 //
-// 64 shards, each an ordered linear-probing table behind a read-write lock: entries stand sorted by key,
-// so that a miss ends as early as a hit and growing by a fifth at a time keeps tables 70 to 85 % full.
-// An entry keeps only a 64-bit key made of the object id's first bytes; whoever reads at a place
-// checks the whole id (it is associated data of every page), so a collision costs one object, no more.
-// Threads: all methods are thread-safe; finds run in parallel. Errors: none.
+// 64 shards, each an ordered linear-probing table behind a read-write lock: entries stand sorted by
+// key, so that a miss ends as early as a hit and growing by a fifth at a time keeps tables 70 to 85
+// % full. An entry keeps only a 64-bit key made of the object id's first bytes; whoever reads at a
+// place checks the whole id (it is associated data of every page), so a collision costs one object,
+// no more. Threads: all methods are thread-safe; finds run in parallel. Errors: none.
 #pragma once
 
 #include <array>
@@ -22,7 +22,8 @@ namespace dims::ldim {
 struct PackedPlace {
   std::uint64_t value = 0;
 
-  static PackedPlace make(std::uint64_t sequence, std::uint32_t slot, std::uint32_t pages, unsigned lives) {
+  static PackedPlace make(std::uint64_t sequence, std::uint32_t slot, std::uint32_t pages,
+                          unsigned lives) {
     return {std::uint64_t{lives} << 61 | sequence << 30 | std::uint64_t{slot} << 7 | (pages - 1)};
   }
   std::uint32_t pages() const { return static_cast<std::uint32_t>(value & 0x7f) + 1; }

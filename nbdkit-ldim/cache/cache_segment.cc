@@ -40,10 +40,12 @@ CacheSegment::CacheSegment(io::FileSystem& fs, std::string folder, const CacheHe
       keys_(std::move(keys)),
       used_(std::make_unique<std::atomic<std::uint64_t>[]>((header.capacity_pages + 63) / 64)) {}
 
-Result<std::shared_ptr<CacheSegment>> CacheSegment::create(io::FileSystem& fs, const std::string& folder,
+Result<std::shared_ptr<CacheSegment>> CacheSegment::create(io::FileSystem& fs,
+                                                           const std::string& folder,
                                                            const CacheHeader& header,
                                                            std::shared_ptr<const CacheKeys> keys) {
-  auto segment = std::shared_ptr<CacheSegment>(new CacheSegment(fs, folder, header, std::move(keys)));
+  auto segment =
+      std::shared_ptr<CacheSegment>(new CacheSegment(fs, folder, header, std::move(keys)));
   DIMS_ASSIGN(segment->data_, fs.open(segment->data_path_, io::OpenMode::kCreateExclusive));
   const auto fill = [&]() -> Status {
     DIMS_ASSIGN(segment->index_, fs.open(segment->index_path_, io::OpenMode::kCreateExclusive));
@@ -60,8 +62,10 @@ Result<std::shared_ptr<CacheSegment>> CacheSegment::create(io::FileSystem& fs, c
   return segment;
 }
 
-Result<std::shared_ptr<CacheSegment>> CacheSegment::open(io::FileSystem& fs, const std::string& folder,
-                                                         std::uint64_t sequence, const CacheOwner& owner,
+Result<std::shared_ptr<CacheSegment>> CacheSegment::open(io::FileSystem& fs,
+                                                         const std::string& folder,
+                                                         std::uint64_t sequence,
+                                                         const CacheOwner& owner,
                                                          const KeysOf& keys_of) {
   DIMS_ASSIGN(OpenedFile data, open_file(fs, folder, CacheFileKind::kData, sequence));
   DIMS_ASSIGN(OpenedFile index, open_file(fs, folder, CacheFileKind::kIndex, sequence));
@@ -75,8 +79,8 @@ Result<std::shared_ptr<CacheSegment>> CacheSegment::open(io::FileSystem& fs, con
     return make_error(ErrorCode::kWrongKey, "damaged header, or a segment made under another key");
   }
   // The index file must be this segment's own.
-  if (header.sequence != sequence || index.header.sequence != sequence || index.header.salt != header.salt ||
-      index.header.capacity_pages != header.capacity_pages ||
+  if (header.sequence != sequence || index.header.sequence != sequence ||
+      index.header.salt != header.salt || index.header.capacity_pages != header.capacity_pages ||
       !check_cache_header(index.block, keys->header_key())) {
     return make_error(ErrorCode::kCorrupt, "data file and index file do not belong together");
   }
@@ -95,8 +99,8 @@ Status CacheSegment::write(std::uint32_t record_number, const CacheRecord& recor
       const std::uint32_t page = done + i;
       ad.set_page(page);
       keys_->pages().seal(cache_nonce(header_.sequence, record.first_slot + page), ad.view(),
-                          data.subspan(page * kPageBytes, kPageBytes), sealed.data() + i * kPageBytes,
-                          tags.data() + page * crypto::kTagBytes);
+                          data.subspan(page * kPageBytes, kPageBytes),
+                          sealed.data() + i * kPageBytes, tags.data() + page * crypto::kTagBytes);
     }
     DIMS_TRY(data_->write_at(cache_page_offset(header_.capacity_pages, record.first_slot + done),
                              ByteView(sealed).first(run * kPageBytes)));
@@ -112,11 +116,13 @@ Status CacheSegment::read_tags(std::uint32_t slot, MutByteView tags, TagMemory* 
   const auto last = static_cast<std::uint32_t>(slot + tags.size() / crypto::kTagBytes - 1);
   const std::uint32_t line_start = slot / TagMemory::kLineTags * TagMemory::kLineTags;
   // A whole line instead of a few tags costs little more, but only if the run lies in one.
-  if (memory != nullptr && last < line_start + TagMemory::kLineTags && memory->wants(sequence(), slot)) {
+  if (memory != nullptr && last < line_start + TagMemory::kLineTags &&
+      memory->wants(sequence(), slot)) {
     std::array<std::uint8_t, TagMemory::kLineBytes> line;
     const std::uint32_t count = std::min(TagMemory::kLineTags, capacity_pages() - line_start);
-    DIMS_ASSIGN(const std::size_t got, data_->read_some(cache_tag_offset(line_start),
-                                                        MutByteView(line).first(count * crypto::kTagBytes)));
+    DIMS_ASSIGN(const std::size_t got,
+                data_->read_some(cache_tag_offset(line_start),
+                                 MutByteView(line).first(count * crypto::kTagBytes)));
     const std::size_t from = (slot - line_start) * crypto::kTagBytes;
     if (from + tags.size() <= got) {
       std::memcpy(tags.data(), line.data() + from, tags.size());
@@ -127,8 +133,8 @@ Status CacheSegment::read_tags(std::uint32_t slot, MutByteView tags, TagMemory* 
   return data_->read_at(cache_tag_offset(slot), tags);
 }
 
-Status CacheSegment::read_and_open(const ObjectId& object, std::uint32_t slot, std::uint32_t first_page,
-                                   ByteView tags, MutByteView out) const {
+Status CacheSegment::read_and_open(const ObjectId& object, std::uint32_t slot,
+                                   std::uint32_t first_page, ByteView tags, MutByteView out) const {
   DIMS_TRY(data_->read_at(cache_page_offset(header_.capacity_pages, slot), out));
   CachePageAd ad(header_.owner, object);
   for (std::uint32_t i = 0; i < out.size() / kPageBytes; ++i) {
@@ -136,16 +142,16 @@ Status CacheSegment::read_and_open(const ObjectId& object, std::uint32_t slot, s
     std::uint8_t* page = out.data() + i * kPageBytes;
     if (!keys_->pages().open(cache_nonce(header_.sequence, slot + i), ad.view(), {page, kPageBytes},
                              tags.data() + i * crypto::kTagBytes, page)) {
-      return make_error(ErrorCode::kCorrupt, "page " + std::to_string(first_page + i) + " of object " +
-                                                 object.short_hex() + " in " + data_->path() +
-                                                 " fails its check");
+      return make_error(ErrorCode::kCorrupt, "page " + std::to_string(first_page + i) +
+                                                 " of object " + object.short_hex() + " in " +
+                                                 data_->path() + " fails its check");
     }
   }
   return ok_status();
 }
 
-Status CacheSegment::read(const ObjectId& object, std::uint32_t first_slot, std::uint32_t first_page,
-                          MutByteView out, TagMemory* memory) const {
+Status CacheSegment::read(const ObjectId& object, std::uint32_t first_slot,
+                          std::uint32_t first_page, MutByteView out, TagMemory* memory) const {
   const auto pages = static_cast<std::uint32_t>(out.size() / kPageBytes);
   if (pages == 0) return ok_status();
   const std::uint32_t slot = first_slot + first_page;
@@ -162,7 +168,8 @@ Status CacheSegment::read(const ObjectId& object, std::uint32_t first_slot, std:
   return status;
 }
 
-CacheSegment::RecordScan CacheSegment::scan(const std::function<void(const CacheRecord&)>& visit) const {
+CacheSegment::RecordScan CacheSegment::scan(
+    const std::function<void(const CacheRecord&)>& visit) const {
   RecordScan result;
   const auto data_bytes = data_->size();
   auto index = fs_.open(index_path_, io::OpenMode::kReadOnly);
@@ -184,7 +191,8 @@ CacheSegment::RecordScan CacheSegment::scan(const std::function<void(const Cache
       const ByteView sealed = ByteView(piece).subspan(i * kCacheRecordBytes, kCacheRecordBytes);
       if (is_all_zero(sealed)) continue;  // given out, but its write never ended
       const auto record = open_cache_record(*keys_, header_, number + i, sealed);
-      if (!record || cache_page_offset(header_.capacity_pages, record->first_slot + record->pages) > *data_bytes) {
+      if (!record || cache_page_offset(header_.capacity_pages, record->first_slot + record->pages) >
+                         *data_bytes) {
         ++result.bad;
         continue;
       }

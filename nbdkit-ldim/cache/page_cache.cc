@@ -17,7 +17,8 @@ PageCacheImpl::PageCacheImpl(io::FileSystem& fs, const PageCacheOptions& options
       segment_bytes_(cache_segment_bytes(capacity_pages_, capacity_pages_, capacity_pages_)),
       salt_(random.id<CacheSalt>()),
       index_(random.u64()),
-      tags_(std::min(options.tag_memory_bytes, options.limit_bytes / (kPageBytes / crypto::kTagBytes)),
+      tags_(std::min(options.tag_memory_bytes,
+                     options.limit_bytes / (kPageBytes / crypto::kTagBytes)),
             capacity_pages_),
       limit_now_(options.limit_bytes) {}
 
@@ -47,7 +48,8 @@ CacheRead PageCacheImpl::read(CachePlace place, const ObjectId& object, std::uin
     return CacheRead::kOk;
   }
   // A place that outlived its object may lead to bytes that were found bad before: no new damage.
-  return drop_damaged(object, at.location(), status.error()) ? CacheRead::kDamaged : CacheRead::kGone;
+  return drop_damaged(object, at.location(), status.error()) ? CacheRead::kDamaged
+                                                             : CacheRead::kGone;
 }
 
 bool PageCacheImpl::drop_damaged(const ObjectId& object, std::uint64_t location, const Error& why) {
@@ -57,7 +59,8 @@ bool PageCacheImpl::drop_damaged(const ObjectId& object, std::uint64_t location,
   constexpr std::uint64_t kToldOneByOne = 10;
   constexpr std::uint64_t kToldAfter = 1000;
   if (damaged <= kToldOneByOne) {
-    spdlog::warn("cache: {}; object {} is dropped and will be fetched again", why.to_string(), object.short_hex());
+    spdlog::warn("cache: {}; object {} is dropped and will be fetched again", why.to_string(),
+                 object.short_hex());
   } else if (damaged % kToldAfter == 0) {
     spdlog::warn("cache: {} damaged objects were dropped so far", damaged);
   }
@@ -66,14 +69,16 @@ bool PageCacheImpl::drop_damaged(const ObjectId& object, std::uint64_t location,
 
 Status PageCacheImpl::insert(const ObjectId& object, ByteView data, unsigned lives) {
   const std::uint64_t pages = data.size() / kPageBytes;
-  if (data.size() % kPageBytes != 0 || pages == 0 || pages > kCacheMaxObjectPages || lives > kCacheMaxLives) {
+  if (data.size() % kPageBytes != 0 || pages == 0 || pages > kCacheMaxObjectPages ||
+      lives > kCacheMaxLives) {
     return make_error(ErrorCode::kInvalidArgument,
-                      "cannot cache " + std::to_string(data.size()) + " bytes with " + std::to_string(lives) +
-                          " lives",
+                      "cannot cache " + std::to_string(data.size()) + " bytes with " +
+                          std::to_string(lives) + " lives",
                       "give 1 to 128 whole pages and at most 3 lives");
   }
   if (pages > capacity_pages_) {
-    return make_error(ErrorCode::kNoSpace, "an object of " + std::to_string(pages) + " pages fits no segment",
+    return make_error(ErrorCode::kNoSpace,
+                      "an object of " + std::to_string(pages) + " pages fits no segment",
                       "raise cache-size");
   }
   const auto present = index_.find(index_.key_of(object));
@@ -101,19 +106,24 @@ Status PageCacheImpl::insert(const ObjectId& object, ByteView data, unsigned liv
   return status;
 }
 
-Status PageCacheImpl::write_object(const Slots& slots, const ObjectId& object, ByteView data, unsigned lives) {
+Status PageCacheImpl::write_object(const Slots& slots, const ObjectId& object, ByteView data,
+                                   unsigned lives) {
   return slots.segment->write(
       slots.record_number,
-      CacheRecord{object, slots.first_slot, static_cast<std::uint32_t>(data.size() / kPageBytes), lives}, data);
+      CacheRecord{object, slots.first_slot, static_cast<std::uint32_t>(data.size() / kPageBytes),
+                  lives},
+      data);
 }
 
 void PageCacheImpl::insert_failed(const Error& error) {
   if (failed_inserts_.fetch_add(1, std::memory_order_relaxed) != 0) return;
-  spdlog::warn("cache: an object was not cached: {}; the cache goes on, further failures are only counted",
-               error.to_string());
+  spdlog::warn(
+      "cache: an object was not cached: {}; the cache goes on, further failures are only counted",
+      error.to_string());
 }
 
-// Slots that are given out are spent, whatever becomes of the write: a slot number is part of a nonce.
+// Slots that are given out are spent, whatever becomes of the write: a slot number is part of a
+// nonce.
 bool PageCacheImpl::take_slots(std::uint32_t pages, Slots& slots) {
   const std::lock_guard lock(fill_mutex_);
   if (current_ == nullptr || pages > capacity_pages_ - current_->filling.next_slot) return false;
@@ -205,8 +215,8 @@ PageCacheStats PageCacheImpl::stats() {
   stats.bytes = bytes_;
   if (current_ != nullptr) {  // counted as full against the limit, but not here
     stats.bytes -= segment_bytes_;
-    stats.bytes +=
-        cache_segment_bytes(capacity_pages_, current_->filling.next_slot, current_->filling.next_record);
+    stats.bytes += cache_segment_bytes(capacity_pages_, current_->filling.next_slot,
+                                       current_->filling.next_record);
   }
   stats.limit_bytes = limit_now_;
   return stats;

@@ -11,7 +11,9 @@ namespace {
 // Many short segments (of many short runs) would take many file descriptors.
 constexpr std::size_t kMaxSegments = 320;
 
-bool by_slot(const CacheIndex::Entry& entry, std::uint32_t slot) { return entry.place.slot() < slot; }
+bool by_slot(const CacheIndex::Entry& entry, std::uint32_t slot) {
+  return entry.place.slot() < slot;
+}
 
 }  // namespace
 
@@ -48,7 +50,8 @@ Status PageCacheImpl::start_segment() {
     if (grow_limit()) continue;
     const SegmentPtr victim = table_.oldest(nullptr);
     if (victim == nullptr) {
-      return make_error(ErrorCode::kNoSpace, "the cache gave its disk space away and there is still little left",
+      return make_error(ErrorCode::kNoSpace,
+                        "the cache gave its disk space away and there is still little left",
                         "free space on the file system of " + options_.folder);
     }
     evict(victim, Carry::kNothing, nothing);
@@ -76,8 +79,8 @@ Status PageCacheImpl::start_segment() {
   }
 }
 
-// Evicts now what would have to go when the current segment is full, so that what is carried over has a
-// place to go to. Takes at most half a segment, so that new objects get on.
+// Evicts now what would have to go when the current segment is full, so that what is carried over
+// has a place to go to. Takes at most half a segment, so that new objects get on.
 void PageCacheImpl::make_room_ahead() {
   std::uint32_t budget_pages = capacity_pages_ / 2;
   for (;;) {
@@ -92,7 +95,8 @@ void PageCacheImpl::make_room_ahead() {
   }
 }
 
-// The disk is full: gives up a segment and does not grow past what is left until there is room again.
+// The disk is full: gives up a segment and does not grow past what is left until there is room
+// again.
 void PageCacheImpl::give_way() {
   SegmentPtr victim = table_.oldest(current_.get());
   if (victim == nullptr) {
@@ -135,7 +139,8 @@ std::uint32_t PageCacheImpl::carry_over(const CacheSegment& victim, std::uint32_
   std::vector<Candidate> candidates;
   (void)victim.scan([&](const CacheRecord& record) {
     const auto at = std::lower_bound(entries.begin(), entries.end(), record.first_slot, by_slot);
-    if (at == entries.end() || at->place.slot() != record.first_slot || at->key != index_.key_of(record.object)) {
+    if (at == entries.end() || at->place.slot() != record.first_slot ||
+        at->key != index_.key_of(record.object)) {
       return;  // dropped or superseded
     }
     const unsigned score = at->place.lives() + (victim.was_used(record.first_slot) ? 2 : 0);
@@ -150,7 +155,8 @@ std::uint32_t PageCacheImpl::carry_over(const CacheSegment& victim, std::uint32_
     const std::uint32_t pages = candidate.record.pages;
     if (pages > budget_pages - carried) continue;
     const MutByteView data = MutByteView(buffer).first(pages * kPageBytes);
-    const Status read = victim.read(candidate.record.object, candidate.record.first_slot, 0, data, nullptr);
+    const Status read =
+        victim.read(candidate.record.object, candidate.record.first_slot, 0, data, nullptr);
     if (!read) {
       drop_damaged(candidate.record.object, candidate.place.location(), read.error());
       continue;
@@ -212,8 +218,9 @@ Status PageCacheImpl::yield_space(std::uint64_t bytes) {
     limit_now_ = std::min(limit_now_, bytes_);
   }
   if (freed >= bytes) return ok_status();
-  return make_error(ErrorCode::kNoSpace, "the cache gave all it had, " + std::to_string(freed) + " of " +
-                                             std::to_string(bytes) + " bytes",
+  return make_error(ErrorCode::kNoSpace,
+                    "the cache gave all it had, " + std::to_string(freed) + " of " +
+                        std::to_string(bytes) + " bytes",
                     "free space on the file system of " + options_.folder);
 }
 
@@ -237,21 +244,25 @@ std::uint64_t PageCacheImpl::verify_segment(const CacheSegment& segment) {
   Bytes buffer(kCacheMaxObjectPages * kPageBytes);
   (void)segment.scan([&](const CacheRecord& record) {
     const auto at = std::lower_bound(entries.begin(), entries.end(), record.first_slot, by_slot);
-    if (at == entries.end() || at->place.slot() != record.first_slot || at->key != index_.key_of(record.object)) {
+    if (at == entries.end() || at->place.slot() != record.first_slot ||
+        at->key != index_.key_of(record.object)) {
       return;
     }
     at->key = 0;  // seen
     const Status read = segment.read(record.object, record.first_slot, 0,
                                      MutByteView(buffer).first(record.pages * kPageBytes), nullptr);
-    if (!read && drop_damaged(record.object, at->place.location(), read.error())) dropped += record.pages;
+    if (!read && drop_damaged(record.object, at->place.location(), read.error()))
+      dropped += record.pages;
   });
   // What has no valid record any more would be absent after the next open: be honest now.
   for (const CacheIndex::Entry& entry : entries) {
     if (entry.key == 0 || !index_.erase(entry.key, entry.place.location())) continue;
     dropped += entry.place.pages();
     damaged_pages_.fetch_add(1, std::memory_order_relaxed);
-    spdlog::warn("cache: segment {} has lost the index record of an object; it is dropped and will be fetched again",
-                 segment.sequence());
+    spdlog::warn(
+        "cache: segment {} has lost the index record of an object; it is dropped and will be "
+        "fetched again",
+        segment.sequence());
   }
   return dropped;
 }

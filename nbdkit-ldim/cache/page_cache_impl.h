@@ -1,10 +1,12 @@
 // The page cache put together: index in memory, table of segments, filling, eviction.
 //
-// Order of locks: sync_mutex_ > segments_mutex_ > fill_mutex_ > those inside the index and the table.
+// Order of locks: sync_mutex_ > segments_mutex_ > fill_mutex_ > those inside the index and the
+// table.
 //   segments_mutex_  held by whoever makes or drops segments, for as long as that takes
 //   fill_mutex_      short: who gets which slot, the sum of bytes
-// Reads take neither. Invariant: bytes_ <= limit, where the segment that is being filled counts as if it were
-// full; besides, room for one more segment is made ahead, so that what eviction carries over has a place.
+// Reads take neither. Invariant: bytes_ <= limit, where the segment that is being filled counts as
+// if it were full; besides, room for one more segment is made ahead, so that what eviction carries
+// over has a place.
 #pragma once
 
 #include <atomic>
@@ -29,7 +31,8 @@ class PageCacheImpl : public PageCache {
   Status load();
 
   CachePlace find(const ObjectId& object, std::uint32_t* pages) override;
-  CacheRead read(CachePlace place, const ObjectId& object, std::uint32_t first_page, MutByteView out) override;
+  CacheRead read(CachePlace place, const ObjectId& object, std::uint32_t first_page,
+                 MutByteView out) override;
   Status insert(const ObjectId& object, ByteView data, unsigned lives) override;
   Status sync() override;
   Status yield_space(std::uint64_t bytes) override;
@@ -79,9 +82,9 @@ class PageCacheImpl : public PageCache {
   io::FileSystem& fs_;
   PageCacheOptions options_;
   const CacheOwner owner_;
-  const std::uint32_t capacity_pages_;    // of new segments
-  const std::uint64_t segment_bytes_;     // what a full new segment takes
-  const CacheSalt salt_;                  // of this open
+  const std::uint32_t capacity_pages_;  // of new segments
+  const std::uint64_t segment_bytes_;   // what a full new segment takes
+  const CacheSalt salt_;                // of this open
 
   CacheIndex index_;
   TagMemory tags_;
@@ -91,13 +94,13 @@ class PageCacheImpl : public PageCache {
   std::mutex segments_mutex_;
   std::uint64_t next_sequence_ = 1;
   std::map<CacheSalt, std::weak_ptr<const CacheKeys>> keys_;
-  std::vector<SegmentPtr> undead_;        // dropped, but their files could not be removed yet
+  std::vector<SegmentPtr> undead_;  // dropped, but their files could not be removed yet
 
   mutable std::mutex fill_mutex_;
   std::condition_variable writers_done_;
   SegmentPtr current_;
   std::uint64_t bytes_ = 0;
-  std::uint64_t limit_now_;               // below options_.limit_bytes while the disk is short
+  std::uint64_t limit_now_;  // below options_.limit_bytes while the disk is short
   bool folder_dirty_ = false;
 
   std::atomic<std::uint64_t> damaged_pages_{0};

@@ -8,12 +8,14 @@
 
 namespace dims::ldim {
 
-Result<std::unique_ptr<PageCache>> PageCache::open(io::FileSystem& fs, const PageCacheOptions& options,
+Result<std::unique_ptr<PageCache>> PageCache::open(io::FileSystem& fs,
+                                                   const PageCacheOptions& options,
                                                    Random& random) {
   if (options.limit_bytes < kMinLimitBytes) {
-    return make_error(ErrorCode::kInvalidArgument,
-                      "a cache of " + format_size(options.limit_bytes) + " is too small to work with",
-                      "cache-size must be at least " + format_size(kMinLimitBytes));
+    return make_error(
+        ErrorCode::kInvalidArgument,
+        "a cache of " + format_size(options.limit_bytes) + " is too small to work with",
+        "cache-size must be at least " + format_size(kMinLimitBytes));
   }
   DIMS_TRY(fs.make_folder(options.folder));
   auto cache = std::make_unique<PageCacheImpl>(fs, options, random);
@@ -29,8 +31,10 @@ Status PageCacheImpl::load() {
   for (const std::string& name : names) {
     const auto parsed = parse_cache_file_name(name);
     if (!parsed) continue;  // not ours
-    if (parsed->sequence == 0) remove_file(name);
-    else (parsed->kind == CacheFileKind::kData ? data : index).insert(parsed->sequence);
+    if (parsed->sequence == 0)
+      remove_file(name);
+    else
+      (parsed->kind == CacheFileKind::kData ? data : index).insert(parsed->sequence);
     // Even a name without a whole segment behind it is not used again.
     next_sequence_ = std::max(next_sequence_, parsed->sequence + 1);
   }
@@ -60,8 +64,9 @@ Status PageCacheImpl::load() {
 }
 
 Status PageCacheImpl::load_segment(std::uint64_t sequence) {
-  DIMS_ASSIGN(SegmentPtr segment, CacheSegment::open(fs_, options_.folder, sequence, owner_,
-                                                     [this](const CacheSalt& salt) { return keys_of(salt); }));
+  DIMS_ASSIGN(SegmentPtr segment,
+              CacheSegment::open(fs_, options_.folder, sequence, owner_,
+                                 [this](const CacheSalt& salt) { return keys_of(salt); }));
   DIMS_ASSIGN(segment->filling.bytes, segment->file_bytes());
   bytes_ += segment->filling.bytes;
   table_.add(std::move(segment));
@@ -71,13 +76,16 @@ Status PageCacheImpl::load_segment(std::uint64_t sequence) {
 // Oldest segment first, so that of two records of one object the later one stays.
 void PageCacheImpl::load_records(const SegmentPtr& segment) {
   const auto scan = segment->scan([&](const CacheRecord& record) {
-    index_.put(index_.key_of(record.object),
-               PackedPlace::make(segment->sequence(), record.first_slot, record.pages, record.lives));
+    index_.put(
+        index_.key_of(record.object),
+        PackedPlace::make(segment->sequence(), record.first_slot, record.pages, record.lives));
   });
   if (scan.bad != 0) {
-    spdlog::warn("cache: {} index records of segment {} in {} are damaged or speak of pages that are cut off; "
-                 "their objects will be fetched again",
-                 scan.bad, segment->sequence(), options_.folder);
+    spdlog::warn(
+        "cache: {} index records of segment {} in {} are damaged or speak of pages that are cut "
+        "off; "
+        "their objects will be fetched again",
+        scan.bad, segment->sequence(), options_.folder);
   }
   if (scan.good == 0) drop(segment);
 }

@@ -5,11 +5,13 @@
 
 namespace dims::ldim {
 
-// Where the sequence is or belongs. Numbers mostly follow each other, so the first guess mostly hits.
+// Where the sequence is or belongs. Numbers mostly follow each other, so the first guess mostly
+// hits.
 std::size_t SegmentTable::position(std::uint64_t sequence) const {
   if (!sequences_.empty() && sequence >= sequences_.front()) {
     const std::uint64_t guess = sequence - sequences_.front();
-    if (guess < sequences_.size() && sequences_[guess] == sequence) return static_cast<std::size_t>(guess);
+    if (guess < sequences_.size() && sequences_[guess] == sequence)
+      return static_cast<std::size_t>(guess);
   }
   return static_cast<std::size_t>(std::lower_bound(sequences_.begin(), sequences_.end(), sequence) -
                                   sequences_.begin());

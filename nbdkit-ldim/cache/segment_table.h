@@ -1,5 +1,5 @@
-// The live segments of the cache by sequence number. Lookups run beside each other; a segment found stays
-// usable after it left the table. Threads: all methods are thread-safe. Errors: none.
+// The live segments of the cache by sequence number. Lookups run beside each other; a segment found
+// stays usable after it left the table. Threads: all methods are thread-safe. Errors: none.
 #pragma once
 
 #include <cstdint>

@@ -19,13 +19,15 @@ TagMemory::TagMemory(std::uint64_t bytes, std::uint32_t segment_pages)
       line_count_(std::max<std::uint64_t>(1, bytes / sizeof(Line))),
       lines_(std::make_unique<Line[]>(line_count_)) {}
 
-bool TagMemory::get(std::uint64_t sequence, std::uint32_t first, std::uint32_t count, std::uint8_t* out) {
+bool TagMemory::get(std::uint64_t sequence, std::uint32_t first, std::uint32_t count,
+                    std::uint8_t* out) {
   while (count != 0) {
     const std::uint32_t at = first % kLineTags;
     const std::uint32_t run = std::min(count, kLineTags - at);
     Line& line = line_of(sequence, first);
     const std::uint32_t before = line.version.load(std::memory_order_acquire);
-    if (before % 2 != 0 || line.name.load(std::memory_order_acquire) != name_of(sequence, first)) return false;
+    if (before % 2 != 0 || line.name.load(std::memory_order_acquire) != name_of(sequence, first))
+      return false;
     for (std::uint32_t i = at; i < at + run; ++i) {
       // Acquire keeps the second look at the version behind these loads.
       const std::uint64_t low = line.words[2 * i].load(std::memory_order_acquire);
@@ -36,7 +38,8 @@ bool TagMemory::get(std::uint64_t sequence, std::uint32_t first, std::uint32_t c
       out += crypto::kTagBytes;
     }
     if (line.version.load(std::memory_order_relaxed) != before) return false;
-    if (line.heat.load(std::memory_order_relaxed) != kHot) line.heat.store(kHot, std::memory_order_relaxed);
+    if (line.heat.load(std::memory_order_relaxed) != kHot)
+      line.heat.store(kHot, std::memory_order_relaxed);
     first += run;
     count -= run;
   }
@@ -55,7 +58,8 @@ bool TagMemory::wants(std::uint64_t sequence, std::uint32_t slot) {
 void TagMemory::put(std::uint64_t sequence, std::uint32_t slot, ByteView tags) {
   Line& line = line_of(sequence, slot);
   std::uint32_t version = line.version.load(std::memory_order_relaxed);
-  if (version % 2 != 0 || !line.version.compare_exchange_strong(version, version + 1, std::memory_order_acq_rel)) {
+  if (version % 2 != 0 ||
+      !line.version.compare_exchange_strong(version, version + 1, std::memory_order_acq_rel)) {
     return;  // somebody else is at it
   }
   line.name.store(name_of(sequence, slot), std::memory_order_release);

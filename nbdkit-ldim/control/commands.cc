@@ -27,7 +27,8 @@ Result<std::uint64_t> number(const json& request, const char* name, std::uint64_
   const auto at = request.find(name);
   if (at == request.end()) return fallback;
   if (!at->is_number_unsigned()) {
-    return make_error(ErrorCode::kInvalidArgument, std::string("'") + name + "' must be a non-negative integer");
+    return make_error(ErrorCode::kInvalidArgument,
+                      std::string("'") + name + "' must be a non-negative integer");
   }
   return at->get<std::uint64_t>();
 }
@@ -37,11 +38,14 @@ Result<std::vector<ByteRange>> ranges_of(const json& request) {
   const auto at = request.find("ranges");
   if (at == request.end()) return ranges;
   const auto bad = [] {
-    return make_error(ErrorCode::kInvalidArgument, "'ranges' must be a list of [offset, count] pairs, at most 65536");
+    return make_error(ErrorCode::kInvalidArgument,
+                      "'ranges' must be a list of [offset, count] pairs, at most 65536");
   };
   if (!at->is_array() || at->size() > kMaxRanges) return bad();
   for (const json& pair : *at) {
-    if (!pair.is_array() || pair.size() != 2 || !pair[0].is_number_unsigned() || !pair[1].is_number_unsigned()) return bad();
+    if (!pair.is_array() || pair.size() != 2 || !pair[0].is_number_unsigned() ||
+        !pair[1].is_number_unsigned())
+      return bad();
     ranges.push_back({pair[0].get<std::uint64_t>(), pair[1].get<std::uint64_t>()});
   }
   return ranges;
@@ -51,7 +55,8 @@ using Say = std::function<bool(const json&)>;
 
 Result<json> run_sync(Disk& disk, const json& request, const Say& say) {
   const bool wait = request.value("wait", false);
-  DIMS_ASSIGN(const std::uint64_t longest_ms, number(request, "longest_ms", std::uint64_t{24} * 3600 * 1000));
+  DIMS_ASSIGN(const std::uint64_t longest_ms,
+              number(request, "longest_ms", std::uint64_t{24} * 3600 * 1000));
   if (!wait) {
     DIMS_ASSIGN(const SyncReport report, disk.sync(false, {}));
     return json{{"epoch", report.epoch}, {"committed", report.committed}};
@@ -59,12 +64,14 @@ Result<json> run_sync(Disk& disk, const json& request, const Say& say) {
   std::uint64_t waited = 0;
   for (;;) {
     constexpr std::uint64_t kStepMs = 500;
-    const auto report = disk.sync(true, std::chrono::milliseconds(std::min(kStepMs, longest_ms - waited)));
+    const auto report =
+        disk.sync(true, std::chrono::milliseconds(std::min(kStepMs, longest_ms - waited)));
     if (report.ok()) return json{{"epoch", report->epoch}, {"committed", report->committed}};
     if (report.error().code != ErrorCode::kDeadlineExceeded) return report.error();
     waited += kStepMs;
     if (waited >= longest_ms) return report.error();
-    if (!say({{"waiting", report.error().message}})) return make_error(ErrorCode::kCancelled, "the client is gone");
+    if (!say({{"waiting", report.error().message}}))
+      return make_error(ErrorCode::kCancelled, "the client is gone");
   }
 }
 
@@ -113,7 +120,8 @@ void run_command(Disk& disk, std::string_view line, const Say& say) {
     auto result = run(disk, request, say);
     say(result.ok() ? done_json(std::move(result).value()) : error_json(result.error()));
   } catch (const json::exception& e) {  // a field of an unexpected type
-    say(error_json(make_error(ErrorCode::kInvalidArgument, std::string("the request cannot be read: ") + e.what())));
+    say(error_json(make_error(ErrorCode::kInvalidArgument,
+                              std::string("the request cannot be read: ") + e.what())));
   }
 }
 

@@ -4,15 +4,16 @@
 #pragma once
 
 #include <functional>
-#include <nlohmann/json_fwd.hpp>
 #include <string_view>
+#include <nlohmann/json_fwd.hpp>
 
 #include "nbdkit-ldim/disk/disk.h"
 
 namespace dims::ldim {
 
-// Runs one request line; say(answer) sends one line and returns false when the client is gone. The last
-// answer has "done": true.
-void run_command(Disk& disk, std::string_view line, const std::function<bool(const nlohmann::json&)>& say);
+// Runs one request line; say(answer) sends one line and returns false when the client is gone. The
+// last answer has "done": true.
+void run_command(Disk& disk, std::string_view line,
+                 const std::function<bool(const nlohmann::json&)>& say);
 
 }  // namespace dims::ldim

@@ -1,11 +1,11 @@
 #include "nbdkit-ldim/control/control_server.h"
 
 #include <poll.h>
-#include <spdlog/spdlog.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
+#include <spdlog/spdlog.h>
 
 #include <nlohmann/json.hpp>
 
@@ -42,8 +42,10 @@ Result<std::unique_ptr<ControlServer>> ControlServer::start(const std::string& p
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   if (path.size() >= sizeof address.sun_path) {
-    return make_error(ErrorCode::kInvalidArgument, "the path of the control socket is too long: " + path,
-                      "use a cache folder with a shorter path (at most " + std::to_string(sizeof address.sun_path - 14) + " bytes)");
+    return make_error(ErrorCode::kInvalidArgument,
+                      "the path of the control socket is too long: " + path,
+                      "use a cache folder with a shorter path (at most " +
+                          std::to_string(sizeof address.sun_path - 14) + " bytes)");
   }
   std::copy(path.begin(), path.end(), address.sun_path);
   const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -114,7 +116,8 @@ void ControlServer::serve(int fd) {
       const std::string line = buffer.substr(0, end);
       buffer.erase(0, end + 1);
       run_command(disk_, line, [&](const nlohmann::json& answer) {
-        return !stop_ && send_line(fd, answer.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+        return !stop_ &&
+               send_line(fd, answer.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
       });
       continue;
     }

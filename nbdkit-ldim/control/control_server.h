@@ -1,8 +1,9 @@
-// The control socket: one JSON request a line, JSON answers a line each; the last one has "done": true.
+// The control socket: one JSON request a line, JSON answers a line each; the last one has "done":
+// true.
 //
 // Only the owner of the cache folder and root may connect (folder 0700, socket 0600, SO_PEERCRED).
-// Threads: one accepting thread, one for each connection (at most 8). Ownership: the disk outlives it. Errors:
-// bind() problems on start(); everything else is answered to the client.
+// Threads: one accepting thread, one for each connection (at most 8). Ownership: the disk outlives
+// it. Errors: bind() problems on start(); everything else is answered to the client.
 #pragma once
 
 #include <atomic>

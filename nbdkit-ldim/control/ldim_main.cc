@@ -1,17 +1,17 @@
 // ldim: talks to the LDIM that serves a cache folder, over the control socket in that folder.
 //
-// Exit codes (ldim(1)): 0 ok; 1 failed; 2 wrong usage; 3 no LDIM serves the folder; 4 refused (conflict,
-// lease held, a client is connected); 5 the server cannot be reached, or not in time.
+// Exit codes (ldim(1)): 0 ok; 1 failed; 2 wrong usage; 3 no LDIM serves the folder; 4 refused
+// (conflict, lease held, a client is connected); 5 the server cannot be reached, or not in time.
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <fstream>
 #include <iostream>
-#include <nlohmann/json.hpp>
 #include <string>
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
 
 #include "common/base/parse.h"
 #include "common/base/result.h"
@@ -35,14 +35,18 @@ struct Settings {
 
 int exit_code_of(const std::string& code) {
   if (code == "invalid-argument") return kExitUsage;
-  if (code == "conflict" || code == "lease-held" || code == "stale-lease" || code == "permission-denied") return kExitRefused;
+  if (code == "conflict" || code == "lease-held" || code == "stale-lease" ||
+      code == "permission-denied")
+    return kExitRefused;
   if (code == "unavailable" || code == "deadline-exceeded") return kExitUnreachable;
   return kExitFailed;
 }
 
-int fail(const Settings& settings, int exit_code, const std::string& code, const std::string& message, const std::string& hint) {
+int fail(const Settings& settings, int exit_code, const std::string& code,
+         const std::string& message, const std::string& hint) {
   if (settings.json_output()) {
-    std::cout << json{{"error", {{"code", code}, {"message", message}, {"hint", hint}}}}.dump(2) << "\n";
+    std::cout << json{{"error", {{"code", code}, {"message", message}, {"hint", hint}}}}.dump(2)
+              << "\n";
   }
   std::cerr << "ldim: " << message;
   if (!hint.empty()) std::cerr << " (" << hint << ")";
@@ -67,17 +71,21 @@ class Client {
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
     if (path.size() >= sizeof address.sun_path) {
-      return fail(settings_, kExitUsage, "invalid-argument", "the path of the cache folder is too long", "");
+      return fail(settings_, kExitUsage, "invalid-argument",
+                  "the path of the cache folder is too long", "");
     }
     std::copy(path.begin(), path.end(), address.sun_path);
     fd_ = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd_ < 0 || ::connect(fd_, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
-      return fail(settings_, kExitNotServing, "unavailable",
-                  "no LDIM serves " + settings_.cache + ": " + std::strerror(errno),
-                  "start nbdkit with cache=" + settings_.cache + ", or name another folder with --cache");
+    if (fd_ < 0 ||
+        ::connect(fd_, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+      return fail(
+          settings_, kExitNotServing, "unavailable",
+          "no LDIM serves " + settings_.cache + ": " + std::strerror(errno),
+          "start nbdkit with cache=" + settings_.cache + ", or name another folder with --cache");
     }
     std::string text = request.dump() + "\n";
-    if (::send(fd_, text.data(), text.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(text.size())) return broken();
+    if (::send(fd_, text.data(), text.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(text.size()))
+      return broken();
     for (;;) {
       std::string line;
       if (!read_line(line)) return broken();
@@ -90,7 +98,8 @@ class Client {
       if (answer.contains("error")) {
         const json& error = answer["error"];
         const std::string code = error.value("code", "internal");
-        return fail(settings_, exit_code_of(code), code, error.value("message", ""), error.value("hint", ""));
+        return fail(settings_, exit_code_of(code), code, error.value("message", ""),
+                    error.value("hint", ""));
       }
       result = std::move(answer["result"]);
       return 0;
@@ -99,7 +108,8 @@ class Client {
 
  private:
   int broken() {
-    return fail(settings_, kExitFailed, "unavailable", "LDIM closed the control socket in the middle of its answer",
+    return fail(settings_, kExitFailed, "unavailable",
+                "LDIM closed the control socket in the middle of its answer",
                 "look at nbdkit's messages");
   }
   bool read_line(std::string& line) {
@@ -128,35 +138,48 @@ void print_status(const json& s) {
   const json& journal = s["journal"];
   const json& cache = s["cache"];
   const json& ready = s["offline_ready"];
-  std::printf("image               %s (%s)\n", s["image"].get<std::string>().c_str(), bytes(s["size_bytes"]).c_str());
+  std::printf("image               %s (%s)\n", s["image"].get<std::string>().c_str(),
+              bytes(s["size_bytes"]).c_str());
   if (!s["branch"].get<std::string>().empty()) {
-    std::printf("conflict branch     %s: another machine has written to the image; this session goes on here\n",
-                s["branch"].get<std::string>().c_str());
+    std::printf(
+        "conflict branch     %s: another machine has written to the image; this session goes on "
+        "here\n",
+        s["branch"].get<std::string>().c_str());
   }
-  std::printf("version             %llu (%.12s)\n", s["version"]["sequence"].get<unsigned long long>(),
+  std::printf("version             %llu (%.12s)\n",
+              s["version"]["sequence"].get<unsigned long long>(),
               s["version"]["id"].get<std::string>().c_str());
   if (s["newer_version_available"].get<bool>()) {
-    std::printf("newer version       %llu, used from the next session\n", s["head"]["sequence"].get<unsigned long long>());
+    std::printf("newer version       %llu, used from the next session\n",
+                s["head"]["sequence"].get<unsigned long long>());
   }
-  std::printf("session             %.12s, %s, machine %s\n", s["session"]["id"].get<std::string>().c_str(),
-              s["session"]["mode"].get<std::string>().c_str(), s["session"]["machine"].get<std::string>().c_str());
+  std::printf("session             %.12s, %s, machine %s\n",
+              s["session"]["id"].get<std::string>().c_str(),
+              s["session"]["mode"].get<std::string>().c_str(),
+              s["session"]["machine"].get<std::string>().c_str());
   std::printf("server              %s, %s\n", s["server"]["address"].get<std::string>().c_str(),
               s["server"]["connected"].get<bool>() ? "connected" : "not reachable");
   std::printf("lease               %s\n", s["lease"]["held"].get<bool>() ? "held" : "not held");
-  std::printf("journal             %s of %s, %llu epochs not yet on the server (%s)\n", bytes(journal["bytes"]).c_str(),
-              bytes(journal["limit_bytes"]).c_str(), journal["unsent_epochs"].get<unsigned long long>(),
+  std::printf("journal             %s of %s, %llu epochs not yet on the server (%s)\n",
+              bytes(journal["bytes"]).c_str(), bytes(journal["limit_bytes"]).c_str(),
+              journal["unsent_epochs"].get<unsigned long long>(),
               bytes(journal["pending_bytes"]).c_str());
-  std::printf("cache               %s of %s, hit rate %.1f %%, %llu damaged pages thrown away\n", bytes(cache["bytes"]).c_str(),
-              bytes(cache["limit_bytes"]).c_str(), cache["hit_rate"].get<double>() * 100,
+  std::printf("cache               %s of %s, hit rate %.1f %%, %llu damaged pages thrown away\n",
+              bytes(cache["bytes"]).c_str(), bytes(cache["limit_bytes"]).c_str(),
+              cache["hit_rate"].get<double>() * 100,
               cache["damaged_pages"].get<unsigned long long>());
-  std::printf("fetched             %s in %llu chunks and %llu nodes\n", bytes(s["fetched"]["bytes"]).c_str(),
-              s["fetched"]["chunks"].get<unsigned long long>(), s["fetched"]["nodes"].get<unsigned long long>());
+  std::printf("fetched             %s in %llu chunks and %llu nodes\n",
+              bytes(s["fetched"]["bytes"]).c_str(),
+              s["fetched"]["chunks"].get<unsigned long long>(),
+              s["fetched"]["nodes"].get<unsigned long long>());
   if (s["fetched"]["waiting"].get<std::uint64_t>() != 0) {
-    std::printf("waiting             %llu reads wait for the server\n", s["fetched"]["waiting"].get<unsigned long long>());
+    std::printf("waiting             %llu reads wait for the server\n",
+                s["fetched"]["waiting"].get<unsigned long long>());
   }
   if (ready.contains("pages_mapped")) {
-    std::printf("offline-ready       %s (%llu of %llu pages are here%s%s)\n", yes(ready["ready"].get<bool>()),
-                ready["pages_present"].get<unsigned long long>(), ready["pages_mapped"].get<unsigned long long>(),
+    std::printf("offline-ready       %s (%llu of %llu pages are here%s%s)\n",
+                yes(ready["ready"].get<bool>()), ready["pages_present"].get<unsigned long long>(),
+                ready["pages_mapped"].get<unsigned long long>(),
                 ready["tree_complete"].get<bool>() ? "" : ", and not the whole tree",
                 ready["verified"].get<bool>() ? ", each opened and checked" : "");
   }
@@ -204,8 +227,11 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   app.set_version_flag("--version", "ldim 0.1.0");
   Settings settings;
-  app.add_option("-c,--cache", settings.cache, "Cache folder, as given to nbdkit")->envname("LDIM_CACHE")->required();
-  app.add_option("-o,--output", settings.output, "plain or json")->check(CLI::IsMember({"plain", "json"}));
+  app.add_option("-c,--cache", settings.cache, "Cache folder, as given to nbdkit")
+      ->envname("LDIM_CACHE")
+      ->required();
+  app.add_option("-o,--output", settings.output, "plain or json")
+      ->check(CLI::IsMember({"plain", "json"}));
   app.fallthrough();
 
   bool verify = false;
@@ -214,18 +240,23 @@ int main(int argc, char** argv) {
   std::string hold = "60s";
   bool resume = false;
   std::string list;
-  auto* status = app.add_subcommand("status", "Image, version, lease, journal, cache, offline-ready, safe-to-switch-off");
-  status->add_flag("--verify", verify, "Open and check every present page instead of looking it up");
+  auto* status = app.add_subcommand(
+      "status", "Image, version, lease, journal, cache, offline-ready, safe-to-switch-off");
+  status->add_flag("--verify", verify,
+                   "Open and check every present page instead of looking it up");
   auto* sync = app.add_subcommand("sync", "Send everything written so far to the server");
   sync->add_flag("--wait", wait, "Return when the server has it");
   sync->add_option("--timeout", timeout, "Give up after this long (with --wait)");
-  auto* quiesce = app.add_subcommand("quiesce", "Hold requests and make everything durable, before a restart of nbdkit");
+  auto* quiesce = app.add_subcommand(
+      "quiesce", "Hold requests and make everything durable, before a restart of nbdkit");
   quiesce->add_option("--hold", hold, "Requests go on by themselves after this long");
   quiesce->add_flag("--resume", resume, "Let requests go on now");
   auto* session = app.add_subcommand("session", "The session of this disk");
   session->require_subcommand(1);
-  auto* session_end = session->add_subcommand("end", "End the session: the next one starts on the image's newest version");
-  auto* prefetch = app.add_subcommand("prefetch", "Fetch into the cache: everything, or the ranges of a list");
+  auto* session_end = session->add_subcommand(
+      "end", "End the session: the next one starts on the image's newest version");
+  auto* prefetch =
+      app.add_subcommand("prefetch", "Fetch into the cache: everything, or the ranges of a list");
   prefetch->add_option("--list", list, "File with lines 'OFFSET COUNT'");
   auto* check = app.add_subcommand("check", "Open and check every page of the cache");
 
@@ -243,7 +274,8 @@ int main(int argc, char** argv) {
     if (!to_person) return;
     if (answer.contains("pages_total")) {
       const double total = answer["pages_total"].get<double>();
-      std::fprintf(stderr, "\rprefetch %5.1f %%", total == 0 ? 100.0 : 100.0 * answer["pages_done"].get<double>() / total);
+      std::fprintf(stderr, "\rprefetch %5.1f %%",
+                   total == 0 ? 100.0 : 100.0 * answer["pages_done"].get<double>() / total);
     } else if (answer.contains("waiting")) {
       std::fprintf(stderr, "\r%s", answer["waiting"].get<std::string>().c_str());
     }
@@ -254,14 +286,19 @@ int main(int argc, char** argv) {
     request = {{"command", "sync"}, {"wait", wait}};
     if (!timeout.empty()) {
       const auto longest = dims::parse_duration(timeout);
-      if (!longest.ok()) return fail(settings, kExitUsage, "invalid-argument", longest.error().message, longest.error().hint);
+      if (!longest.ok())
+        return fail(settings, kExitUsage, "invalid-argument", longest.error().message,
+                    longest.error().hint);
       request["longest_ms"] = static_cast<std::uint64_t>(longest->count());
     }
   } else if (*quiesce) {
     const auto held = dims::parse_duration(hold);
-    if (!held.ok()) return fail(settings, kExitUsage, "invalid-argument", held.error().message, held.error().hint);
+    if (!held.ok())
+      return fail(settings, kExitUsage, "invalid-argument", held.error().message,
+                  held.error().hint);
     request = resume ? json{{"command", "resume"}}
-                     : json{{"command", "quiesce"}, {"hold_ms", static_cast<std::uint64_t>(held->count())}};
+                     : json{{"command", "quiesce"},
+                            {"hold_ms", static_cast<std::uint64_t>(held->count())}};
   } else if (*session_end) {
     request = {{"command", "session-end"}};
   } else if (*prefetch) {
@@ -269,7 +306,8 @@ int main(int argc, char** argv) {
     std::string problem;
     json ranges;
     if (!list.empty()) {
-      if (!read_ranges(list, ranges, problem)) return fail(settings, kExitUsage, "invalid-argument", problem, "");
+      if (!read_ranges(list, ranges, problem))
+        return fail(settings, kExitUsage, "invalid-argument", problem, "");
       request["ranges"] = ranges;
     }
   } else if (*check) {
@@ -286,13 +324,15 @@ int main(int argc, char** argv) {
     std::printf("epoch %llu is %s\n", result["epoch"].get<unsigned long long>(),
                 result["committed"].get<bool>() ? "on the server" : "on its way");
   } else if (*quiesce) {
-    std::printf(resume ? "requests go on\n" : "quiesced: everything is durable, requests are held\n");
+    std::printf(resume ? "requests go on\n"
+                       : "quiesced: everything is durable, requests are held\n");
   } else if (*session_end) {
     std::printf("session ended\n");
   } else if (*prefetch) {
     std::printf("%llu pages are here\n", result["pages_done"].get<unsigned long long>());
   } else if (*check) {
-    std::printf("cache: %llu damaged objects thrown away\n", result["cache"]["damaged_objects"].get<unsigned long long>());
+    std::printf("cache: %llu damaged objects thrown away\n",
+                result["cache"]["damaged_objects"].get<unsigned long long>());
   }
   return 0;
 }

@@ -25,10 +25,12 @@ std::string encode_identity(const FolderIdentity& identity) {
 
 Result<FolderIdentity> decode_identity(std::string_view text, const std::string& path) {
   const auto corrupt = [&] {
-    return make_error(ErrorCode::kCorrupt, path + " is damaged", "use another cache folder, or remove this one if it holds no unsent writes");
+    return make_error(ErrorCode::kCorrupt, path + " is damaged",
+                      "use another cache folder, or remove this one if it holds no unsent writes");
   };
   if (text.substr(0, 11) == "dims-cache " && text.substr(0, text.find('\n')) != kFirstLine) {
-    return make_error(ErrorCode::kUnsupported, path + " has an unknown format", "update this program");
+    return make_error(ErrorCode::kUnsupported, path + " has an unknown format",
+                      "update this program");
   }
   FolderIdentity identity;
   const auto field = [&]<typename IdType>(std::string_view name, IdType& out) {
@@ -39,8 +41,8 @@ Result<FolderIdentity> decode_identity(std::string_view text, const std::string&
     if (value) out = *value;
     return value.has_value();
   };
-  if (!field("machine", identity.machine) || !field("image", identity.image) || !field("key-check", identity.key_check) ||
-      encode_identity(identity) != text) {
+  if (!field("machine", identity.machine) || !field("image", identity.image) ||
+      !field("key-check", identity.key_check) || encode_identity(identity) != text) {
     return corrupt();
   }
   return identity;
@@ -66,26 +68,31 @@ Result<std::optional<FolderIdentity>> read_identity(io::FileSystem& fs, const st
   return std::optional<FolderIdentity>{identity};
 }
 
-Result<FolderIdentity> prepare_folder(io::FileSystem& fs, const std::string& folder, const ImageId& image,
-                                      const format::KeyFile& key, Random& random) {
+Result<FolderIdentity> prepare_folder(io::FileSystem& fs, const std::string& folder,
+                                      const ImageId& image, const format::KeyFile& key,
+                                      Random& random) {
   DIMS_TRY(fs.make_folder(folder));
   DIMS_ASSIGN(const auto known, read_identity(fs, folder));
   if (known) {
     if (!(known->image == image)) {
       return make_error(ErrorCode::kInvalidArgument,
-                        "cache folder " + folder + " belongs to another image (id " + known->image.hex() + ", not " + image.hex() + ")",
+                        "cache folder " + folder + " belongs to another image (id " +
+                            known->image.hex() + ", not " + image.hex() + ")",
                         "give each image a cache folder of its own");
     }
     if (!(known->key_check == key.key_check(image))) {
-      return make_error(ErrorCode::kWrongKey, "the key file does not belong to cache folder " + folder,
+      return make_error(ErrorCode::kWrongKey,
+                        "the key file does not belong to cache folder " + folder,
                         "use the key file that the image was imported with");
     }
     return *known;
   }
   DIMS_ASSIGN(const auto names, fs.list(folder));
   for (const std::string& name : names) {
-    if (name != "lock" && name != "control.sock" && name != "machine-secret" && name != "machine-secret.new" && name != "identity.new") {
-      return make_error(ErrorCode::kInvalidArgument, "cache folder " + folder + " holds other files (" + name + ")",
+    if (name != "lock" && name != "control.sock" && name != "machine-secret" &&
+        name != "machine-secret.new" && name != "identity.new") {
+      return make_error(ErrorCode::kInvalidArgument,
+                        "cache folder " + folder + " holds other files (" + name + ")",
                         "give LDIM a folder of its own");
     }
   }
@@ -96,8 +103,9 @@ Result<FolderIdentity> prepare_folder(io::FileSystem& fs, const std::string& fol
   return identity;
 }
 
-Result<FolderKeys> open_folder_keys(io::FileSystem& fs, const std::string& folder, const FolderIdentity& identity,
-                                    const format::KeyFile& key, Random& random) {
+Result<FolderKeys> open_folder_keys(io::FileSystem& fs, const std::string& folder,
+                                    const FolderIdentity& identity, const format::KeyFile& key,
+                                    Random& random) {
   DIMS_ASSIGN(const Bytes secret_bytes, io::read_file(fs, folder + "/machine-secret", 32));
   const auto secret = Secret32::from_view(secret_bytes);
   if (!secret) return make_error(ErrorCode::kCorrupt, folder + "/machine-secret is damaged");
@@ -145,7 +153,8 @@ Result<std::unique_ptr<FolderLock>> FolderLock::take(const std::string& folder) 
 FolderLock::~FolderLock() { ::close(fd_); }
 
 std::string host_boot_id() {
-  auto text = io::posix_file_system().open("/proc/sys/kernel/random/boot_id", io::OpenMode::kReadOnly);
+  auto text =
+      io::posix_file_system().open("/proc/sys/kernel/random/boot_id", io::OpenMode::kReadOnly);
   if (!text.ok()) return {};
   Bytes buffer(36);
   const auto n = (*text)->read_some(0, buffer);

@@ -9,9 +9,9 @@
 //   lock             held by the process that serves the folder
 //   control.sock     for ldim
 //
-// Threads: open() once; then values. Errors: kWrongKey before anything is written; kInvalidArgument for a folder
-// of another image; kConflict if another process serves the folder; kCorrupt naming the file.
-// Durable on return: everything that open() made.
+// Threads: open() once; then values. Errors: kWrongKey before anything is written; kInvalidArgument
+// for a folder of another image; kConflict if another process serves the folder; kCorrupt naming
+// the file. Durable on return: everything that open() made.
 #pragma once
 
 #include <memory>
@@ -40,10 +40,12 @@ struct FolderKeys {
 };
 
 // Makes what is missing (folder, identity, keys) and opens the keys.
-Result<FolderIdentity> prepare_folder(io::FileSystem& fs, const std::string& folder, const ImageId& image,
-                                      const format::KeyFile& key, Random& random);
-Result<FolderKeys> open_folder_keys(io::FileSystem& fs, const std::string& folder, const FolderIdentity& identity,
-                                    const format::KeyFile& key, Random& random);
+Result<FolderIdentity> prepare_folder(io::FileSystem& fs, const std::string& folder,
+                                      const ImageId& image, const format::KeyFile& key,
+                                      Random& random);
+Result<FolderKeys> open_folder_keys(io::FileSystem& fs, const std::string& folder,
+                                    const FolderIdentity& identity, const format::KeyFile& key,
+                                    Random& random);
 
 // Held for the life of the object; kConflict if another process has it.
 class FolderLock {

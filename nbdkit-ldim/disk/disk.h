@@ -1,25 +1,27 @@
 // Disk: the emulated disk of one session. Everything of LDIM is put together here.
 //
 //   read   pending map -> journal; else base tree -> zeros, cache, server
-//   write  journal -> pending map -> answer          flush  seal the epoch, sync the journal -> answer
-//   later  write-back (writeback/write_back.h)
+//   write  journal -> pending map -> answer          flush  seal the epoch, sync the journal ->
+//   answer later  write-back (writeback/write_back.h)
 //
-// The base moves only by the session's own commits or at the start of a session; never under a live guest.
+// The base moves only by the session's own commits or at the start of a session; never under a live
+// guest.
 //
 // Threads: open() and close() once; everything else is thread-safe and may run in parallel.
-// Ownership: the disk owns all its parts; the environment outlives it. Units: bytes. Errors: every message says
-// what, where and what to do; io::errno_of() gives the guest's errno. While the server is away, reads of
-// absent pages wait; nothing else does. Durable on return: flush() and writes with fua, as `ack` says.
+// Ownership: the disk owns all its parts; the environment outlives it. Units: bytes. Errors: every
+// message says what, where and what to do; io::errno_of() gives the guest's errno. While the server
+// is away, reads of absent pages wait; nothing else does. Durable on return: flush() and writes
+// with fua, as `ack` says.
 #pragma once
 
 #include <atomic>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
-#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <vector>
+#include <nlohmann/json_fwd.hpp>
 
 #include "common/contract/remote.h"
 #include "common/format/key_file.h"
@@ -54,7 +56,8 @@ struct SyncReport {
 
 class Disk {
  public:
-  static Result<std::unique_ptr<Disk>> open(const DiskOptions& options, const DiskEnvironment& environment);
+  static Result<std::unique_ptr<Disk>> open(const DiskOptions& options,
+                                            const DiskEnvironment& environment);
   ~Disk();
 
   std::uint64_t size() const { return image_bytes_; }
@@ -76,8 +79,8 @@ class Disk {
   // For ldim.
   nlohmann::json status(bool verify);
   Result<SyncReport> sync(bool wait, std::chrono::milliseconds longest);
-  // Holds new requests, makes everything durable; on return the process may be killed. Requests go on by
-  // themselves after `hold`.
+  // Holds new requests, makes everything durable; on return the process may be killed. Requests go
+  // on by themselves after `hold`.
   Status quiesce(std::chrono::milliseconds hold);
   Status resume();
   // kConflict while a client is connected.
@@ -86,11 +89,12 @@ class Disk {
     std::uint64_t pages_done = 0;
     std::uint64_t pages_total = 0;
   };
-  Status prefetch(const std::vector<ByteRange>& ranges, const std::function<bool(PrefetchProgress)>& progress);
+  Status prefetch(const std::vector<ByteRange>& ranges,
+                  const std::function<bool(PrefetchProgress)>& progress);
   nlohmann::json check();
 
-  // Seals and syncs; sends what can be sent within `longest`; ends the session if the client left by itself;
-  // releases the lease. The disk is of no use afterwards.
+  // Seals and syncs; sends what can be sent within `longest`; ends the session if the client left
+  // by itself; releases the lease. The disk is of no use afterwards.
   Status close(std::chrono::milliseconds longest);
 
  private:

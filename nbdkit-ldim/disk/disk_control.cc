@@ -1,8 +1,8 @@
 // Disk: what ldim asks, what the server announces, and the end.
 #include <spdlog/spdlog.h>
 
-#include <nlohmann/json.hpp>
 #include <thread>
+#include <nlohmann/json.hpp>
 
 #include "nbdkit-ldim/disk/disk.h"
 
@@ -23,7 +23,8 @@ json Disk::status(bool verify) {
   const JournalStats journal = journal_ != nullptr ? journal_->stats() : JournalStats{};
   const PageCacheStats cache = cache_->stats();
   const contract::RemoteCounters remote = environment_.remote.counters();
-  const WriteBackStats write_back = write_back_ != nullptr ? write_back_->stats() : WriteBackStats{};
+  const WriteBackStats write_back =
+      write_back_ != nullptr ? write_back_->stats() : WriteBackStats{};
   const ReadCounters& reads = reader_->counters();
   const FetchCounters& fetch = fetcher_->counters();
   std::uint64_t sequence = 0;
@@ -32,24 +33,29 @@ json Disk::status(bool verify) {
     if (record.ok()) sequence = record->sequence;
   }
   const bool personal = options_.mode == SessionMode::kPersonal;
-  const std::uint64_t unsent_epochs =
-      personal && journal.synced_epoch > write_back.committed_epoch ? journal.synced_epoch - write_back.committed_epoch : 0;
+  const std::uint64_t unsent_epochs = personal && journal.synced_epoch > write_back.committed_epoch
+                                          ? journal.synced_epoch - write_back.committed_epoch
+                                          : 0;
   json out;
   out["image"] = options_.image;
   out["image_id"] = state.image.hex();
   out["size_bytes"] = size();
   out["branch"] = state.branch_name;
   out["server"] = {{"address", options_.server}, {"connected", remote.connected}};
-  out["session"] = {{"id", state.session.hex()}, {"mode", state.mode}, {"machine", options_.machine_name}};
+  out["session"] = {
+      {"id", state.session.hex()}, {"mode", state.mode}, {"machine", options_.machine_name}};
   out["version"] = {{"sequence", sequence}, {"id", state.base.hex()}};
   {
     const std::lock_guard lock(watch_mutex_);
     out["head"] = {{"sequence", known_head_sequence_}, {"id", known_head_.hex()}};
-    out["newer_version_available"] = !known_head_.is_zero() && !(known_head_ == state.base) && known_head_sequence_ > sequence;
+    out["newer_version_available"] =
+        !known_head_.is_zero() && !(known_head_ == state.base) && known_head_sequence_ > sequence;
     out["lease_wanted_by_other"] = lease_wanted_by_other_;
   }
   const auto lease = lease_->held();
-  out["lease"] = {{"held", lease.has_value()}, {"token", lease ? lease->token : 0}, {"trouble", lease_->trouble()}};
+  out["lease"] = {{"held", lease.has_value()},
+                  {"token", lease ? lease->token : 0},
+                  {"trouble", lease_->trouble()}};
   out["journal"] = {{"bytes", journal.bytes},
                     {"limit_bytes", journal.limit_bytes},
                     {"records", journal.records},
@@ -65,19 +71,27 @@ json Disk::status(bool verify) {
                     {"failed", journal.failed}};
   const std::uint64_t hit = reads.pages_hit.load();
   const std::uint64_t missed = reads.pages_missed.load();
-  out["cache"] = {{"bytes", cache.bytes},         {"limit_bytes", cache.limit_bytes}, {"pages", cache.pages},
-                  {"objects", cache.objects},     {"pages_hit", hit},                 {"pages_missed", missed},
-                  {"pages_zero", reads.pages_zero.load()}, {"hit_rate", rate(hit, hit + missed)},
-                  {"damaged_pages", cache.damaged_pages},  {"evicted_pages", cache.evicted_pages},
+  out["cache"] = {{"bytes", cache.bytes},
+                  {"limit_bytes", cache.limit_bytes},
+                  {"pages", cache.pages},
+                  {"objects", cache.objects},
+                  {"pages_hit", hit},
+                  {"pages_missed", missed},
+                  {"pages_zero", reads.pages_zero.load()},
+                  {"hit_rate", rate(hit, hit + missed)},
+                  {"damaged_pages", cache.damaged_pages},
+                  {"evicted_pages", cache.evicted_pages},
                   {"index_memory_bytes", cache.memory_bytes}};
-  out["fetched"] = {{"chunks", fetch.chunks.load()}, {"nodes", fetch.nodes.load()},     {"bytes", fetch.bytes.load()},
-                    {"joined", fetch.joined.load()}, {"waiting", fetch.waiting.load()}, {"retries", fetch.retries.load()}};
-  out["write_back"] = {{"commits", write_back.commits},   {"conflicts", write_back.conflicts},
-                       {"adopted", write_back.adopted},   {"pages", write_back.pages},
-                       {"chunks", write_back.chunks},     {"chunks_sent", write_back.chunks_sent},
-                       {"bytes_sent", write_back.bytes_sent}, {"trouble", write_back.trouble}};
-  out["requests"] = {{"reads", reads_.load()},         {"writes", writes_.load()},
-                     {"zeroes", zeroes_.load()},       {"flushes", flushes_.load()},
+  out["fetched"] = {{"chunks", fetch.chunks.load()},   {"nodes", fetch.nodes.load()},
+                    {"bytes", fetch.bytes.load()},     {"joined", fetch.joined.load()},
+                    {"waiting", fetch.waiting.load()}, {"retries", fetch.retries.load()}};
+  out["write_back"] = {
+      {"commits", write_back.commits},       {"conflicts", write_back.conflicts},
+      {"adopted", write_back.adopted},       {"pages", write_back.pages},
+      {"chunks", write_back.chunks},         {"chunks_sent", write_back.chunks_sent},
+      {"bytes_sent", write_back.bytes_sent}, {"trouble", write_back.trouble}};
+  out["requests"] = {{"reads", reads_.load()},           {"writes", writes_.load()},
+                     {"zeroes", zeroes_.load()},         {"flushes", flushes_.load()},
                      {"bytes_read", bytes_read_.load()}, {"bytes_written", bytes_written_.load()},
                      {"throttled", throttled_.load()}};
   out["tree_memory_bytes"] = tree_->memory_bytes();
@@ -99,7 +113,8 @@ json Disk::status(bool verify) {
 
 Result<SyncReport> Disk::sync(bool wait, std::chrono::milliseconds longest) {
   if (write_back_ == nullptr) {
-    return make_error(ErrorCode::kInvalidArgument, "a " + std::string(mode_name(options_.mode)) + " session sends nothing");
+    return make_error(ErrorCode::kInvalidArgument,
+                      "a " + std::string(mode_name(options_.mode)) + " session sends nothing");
   }
   DIMS_ASSIGN(const CommitId sealed, journal_->flush());
   SyncReport report{sealed.epoch, false};
@@ -140,12 +155,14 @@ Status Disk::resume() {
 Status Disk::end_session() {
   const std::lock_guard lock(session_mutex_);
   if (clients_ > 0) {
-    return make_error(ErrorCode::kConflict, "a client is connected to the disk", "shut the guest down first");
+    return make_error(ErrorCode::kConflict, "a client is connected to the disk",
+                      "shut the guest down first");
   }
   if (write_back_ != nullptr) {
     const auto sealed = journal_->flush();
     if (!sealed.ok()) return sealed.error();
-    if (environment_.remote.counters().connected && options_.write_back != WriteBackPolicy::kManual) {
+    if (environment_.remote.counters().connected &&
+        options_.write_back != WriteBackPolicy::kManual) {
       (void)write_back_->commit_through(sealed->epoch, std::chrono::seconds(30)).ok();
     }
   }
@@ -153,12 +170,15 @@ Status Disk::end_session() {
   const LdimState state = state_->current();
   session_ended_ = true;
   (void)environment_.remote.close_session(state.image, state.session).ok();
-  // With unsent writes the lease runs out instead: the server then says that this machine may hold some.
-  if (write_back_ != nullptr && journal_->synced().epoch <= write_back_->stats().committed_epoch) lease_->release();
+  // With unsent writes the lease runs out instead: the server then says that this machine may hold
+  // some.
+  if (write_back_ != nullptr && journal_->synced().epoch <= write_back_->stats().committed_epoch)
+    lease_->release();
   return ok_status();
 }
 
-Status Disk::prefetch(const std::vector<ByteRange>& ranges, const std::function<bool(PrefetchProgress)>& progress) {
+Status Disk::prefetch(const std::vector<ByteRange>& ranges,
+                      const std::function<bool(PrefetchProgress)>& progress) {
   PrefetchProgress done;
   std::vector<PageRange> pages;
   if (ranges.empty()) pages.push_back({0, pages_for(size())});
@@ -173,8 +193,10 @@ Status Disk::prefetch(const std::vector<ByteRange>& ranges, const std::function<
       // Large runs of zeros are one step.
       DIMS_ASSIGN(const Stretch stretch, tree_->stretch(at, FetchWait::kDoNotWait));
       const std::uint64_t stretch_end = stretch.first_page + stretch.page_count;
-      const std::uint64_t to = std::min(range.end(), stretch.leaf == nullptr ? stretch_end : at + kStep);
-      DIMS_TRY(reader_->ensure({at, to - at}, contract::Priority::kPrefetch, FetchWait::kDoNotWait));
+      const std::uint64_t to =
+          std::min(range.end(), stretch.leaf == nullptr ? stretch_end : at + kStep);
+      DIMS_TRY(
+          reader_->ensure({at, to - at}, contract::Priority::kPrefetch, FetchWait::kDoNotWait));
       done.pages_done += to - at;
       at = to;
       if (!progress(done)) return make_error(ErrorCode::kCancelled, "prefetch was interrupted");
@@ -215,21 +237,25 @@ void Disk::watch() {
       if (event->kind == contract::ServerEvent::Kind::kReady) {
         // The server is back: waiting reads and the write-back need not sit out their pauses.
         fetcher_->poke();
-        if (write_back_ != nullptr && options_.write_back == WriteBackPolicy::kEager) write_back_->request();
+        if (write_back_ != nullptr && options_.write_back == WriteBackPolicy::kEager)
+          write_back_->request();
       }
       const std::lock_guard change(watch_mutex_);
       if (event->kind == contract::ServerEvent::Kind::kNewVersion) {
         known_head_ = event->version;
         known_head_sequence_ = event->sequence;
-        if (!(event->version == state_->current().base)) spdlog::info("version {} is on the server", event->sequence);
+        if (!(event->version == state_->current().base))
+          spdlog::info("version {} is on the server", event->sequence);
       } else if (event->kind == contract::ServerEvent::Kind::kLeaseRequested) {
         lease_wanted_by_other_ = true;
-        spdlog::warn("{} asks for this image", event->who ? event->who->machine_name : "another machine");
+        spdlog::warn("{} asks for this image",
+                     event->who ? event->who->machine_name : "another machine");
       }
     }
     events = make_error(ErrorCode::kCancelled, "");
     lock.lock();
-    pause = ready ? std::chrono::milliseconds(500) : std::min(pause * 2, std::chrono::milliseconds(5000));
+    pause = ready ? std::chrono::milliseconds(500)
+                  : std::min(pause * 2, std::chrono::milliseconds(5000));
     watch_changed_.wait_for(lock, pause, [&] { return watch_stop_; });
   }
 }
@@ -248,10 +274,13 @@ Status Disk::close(std::chrono::milliseconds longest) {
     const auto sealed = journal_->flush();
     if (!sealed.ok()) status = sealed.error();
     if (sealed.ok() && write_back_ != nullptr) {
-      const bool send = options_.write_back != WriteBackPolicy::kManual && environment_.remote.counters().connected;
+      const bool send = options_.write_back != WriteBackPolicy::kManual &&
+                        environment_.remote.counters().connected;
       if (send) (void)write_back_->commit_through(sealed->epoch, longest).ok();
       unsent = sealed->epoch > write_back_->stats().committed_epoch;
-      if (unsent) spdlog::warn("epochs up to {} are not on the server yet; they are safe in {}", sealed->epoch, root_);
+      if (unsent)
+        spdlog::warn("epochs up to {} are not on the server yet; they are safe in {}",
+                     sealed->epoch, root_);
     }
   }
   {

@@ -13,7 +13,8 @@ namespace {
 constexpr std::chrono::seconds kRoomWait{60};
 // Below this much free space the file system counts as full.
 constexpr std::uint64_t kLowSpaceBytes = 128 * kMiB;
-// Above this share of the journal's limit writes are slowed, so that the guest feels it before it fails.
+// Above this share of the journal's limit writes are slowed, so that the guest feels it before it
+// fails.
 constexpr std::uint64_t kThrottlePercent = 80;
 constexpr std::uint64_t kMaxExtentBytes = kGiB;  // far below the 4 GiB that nbdkit 1.32.5 dies of
 
@@ -56,8 +57,9 @@ void Disk::leave() {
 
 Status Disk::check_range(ByteRange range) const {
   if (range.offset <= size() && range.count <= size() - range.offset) return ok_status();
-  return make_error(ErrorCode::kInvalidArgument, "request at " + std::to_string(range.offset) + "+" +
-                                                     std::to_string(range.count) + " goes beyond the disk");
+  return make_error(ErrorCode::kInvalidArgument, "request at " + std::to_string(range.offset) +
+                                                     "+" + std::to_string(range.count) +
+                                                     " goes beyond the disk");
 }
 
 Status Disk::read(ByteRange range, std::uint8_t* out) {
@@ -66,13 +68,16 @@ Status Disk::read(ByteRange range, std::uint8_t* out) {
   reads_.fetch_add(1, std::memory_order_relaxed);
   bytes_read_.fetch_add(range.count, std::memory_order_relaxed);
   bool missed = false;
-  // The pending map is asked before the tree: what leaves it has reached the tree before (write_back.cc).
-  const auto pieces = pending_.overlaps(range) ? pending_.lookup(range) : std::vector<PendingPiece>{};
+  // The pending map is asked before the tree: what leaves it has reached the tree before
+  // (write_back.cc).
+  const auto pieces =
+      pending_.overlaps(range) ? pending_.lookup(range) : std::vector<PendingPiece>{};
   std::uint64_t at = range.offset;
   const auto from_base = [&](std::uint64_t to) -> Status {
     if (at >= to) return ok_status();
     bool one_missed = false;
-    DIMS_TRY(reader_->read({at, to - at}, out + (at - range.offset), FetchWait::kWait, &one_missed));
+    DIMS_TRY(
+        reader_->read({at, to - at}, out + (at - range.offset), FetchWait::kWait, &one_missed));
     missed = missed || one_missed;
     return ok_status();
   };
@@ -92,17 +97,21 @@ Status Disk::read(ByteRange range, std::uint8_t* out) {
   return ok_status();
 }
 
-// One round of waiting for the write-back to free the journal; an error when it is time to tell the guest.
+// One round of waiting for the write-back to free the journal; an error when it is time to tell the
+// guest.
 Status Disk::make_room(const Error& full, std::chrono::nanoseconds give_up) {
   throttled_.fetch_add(1);
   if (write_back_ == nullptr || options_.write_back == WriteBackPolicy::kManual) return full;
-  // If it is the file system that is full, the cache gives some back; a journal at its own limit gains nothing by that.
+  // If it is the file system that is full, the cache gives some back; a journal at its own limit
+  // gains nothing by that.
   const auto free_bytes = environment_.fs.free_bytes(root_);
-  if (free_bytes.ok() && *free_bytes < kLowSpaceBytes) (void)cache_->yield_space(kLowSpaceBytes).ok();
+  if (free_bytes.ok() && *free_bytes < kLowSpaceBytes)
+    (void)cache_->yield_space(kLowSpaceBytes).ok();
   (void)journal_->flush().ok();  // only sealed epochs can leave
   write_back_->request();
   std::this_thread::sleep_for(std::chrono::milliseconds(50));
-  const bool hopeless = !environment_.remote.counters().connected && (!free_bytes.ok() || *free_bytes >= kLowSpaceBytes);
+  const bool hopeless = !environment_.remote.counters().connected &&
+                        (!free_bytes.ok() || *free_bytes >= kLowSpaceBytes);
   if (hopeless || quitting() || environment_.clock.boottime() >= give_up) return full;
   return ok_status();
 }
@@ -125,7 +134,8 @@ Status Disk::append(WriteKind kind, ByteRange range, ByteView data, bool fua) {
   }
   if (write_back_ != nullptr) {
     const JournalStats stats = journal_->stats();
-    if (stats.bytes > stats.limit_bytes / 100 * kThrottlePercent && options_.write_back != WriteBackPolicy::kManual &&
+    if (stats.bytes > stats.limit_bytes / 100 * kThrottlePercent &&
+        options_.write_back != WriteBackPolicy::kManual &&
         environment_.remote.counters().connected) {
       throttled_.fetch_add(1);
       write_back_->request();
@@ -172,12 +182,15 @@ Result<std::vector<DiskExtent>> Disk::extents(ByteRange range, bool one) {
   range.count = std::min(range.count, kMaxExtentBytes);
   std::vector<DiskExtent> out;
   const auto add = [&](std::uint64_t to, bool zero) {
-    if (!out.empty() && out.back().zero == zero) out.back().range.count = to - out.back().range.offset;
-    else out.push_back({{out.empty() ? range.offset : out.back().range.end(), 0}, zero, zero}),
-         out.back().range.count = to - out.back().range.offset;
+    if (!out.empty() && out.back().zero == zero)
+      out.back().range.count = to - out.back().range.offset;
+    else
+      out.push_back({{out.empty() ? range.offset : out.back().range.end(), 0}, zero, zero}),
+          out.back().range.count = to - out.back().range.offset;
   };
   const auto enough = [&] { return one && out.size() > 1; };
-  // Zeros of the base are read off its tree; a leaf that is not here and cannot be asked for is data.
+  // Zeros of the base are read off its tree; a leaf that is not here and cannot be asked for is
+  // data.
   const auto from_base = [&](std::uint64_t at, std::uint64_t to) {
     while (at < to && !enough()) {
       const auto stretch = tree_->stretch(page_of(at), FetchWait::kDoNotWait);
@@ -193,12 +206,16 @@ Result<std::vector<DiskExtent>> Disk::extents(ByteRange range, bool one) {
         continue;
       }
       const LeafView& leaf = *stretch->leaf;
-      for (std::size_t i = leaf.find(static_cast<std::uint32_t>(page_of(at) - stretch->first_page)); at < stop; ++i) {
-        const std::uint64_t item_at = i == leaf.count() ? stop : std::min(stop, leaf_at + leaf.item(i).first_page * kPageBytes);
+      for (std::size_t i = leaf.find(static_cast<std::uint32_t>(page_of(at) - stretch->first_page));
+           at < stop; ++i) {
+        const std::uint64_t item_at =
+            i == leaf.count() ? stop
+                              : std::min(stop, leaf_at + leaf.item(i).first_page * kPageBytes);
         if (item_at > at) add(item_at, true), at = item_at;
         if (at >= stop) break;
-        const std::uint64_t item_end =
-            std::min(stop, leaf_at + (std::uint64_t{leaf.item(i).first_page} + leaf.item(i).page_count) * kPageBytes);
+        const std::uint64_t item_end = std::min(
+            stop, leaf_at + (std::uint64_t{leaf.item(i).first_page} + leaf.item(i).page_count) *
+                                kPageBytes);
         add(item_end, false);
         at = item_end;
       }
@@ -217,7 +234,8 @@ Result<std::vector<DiskExtent>> Disk::extents(ByteRange range, bool one) {
 }
 
 Status Disk::client_connected() {
-  // Held to the end: a second connection of the same guest must not be served before the base has moved.
+  // Held to the end: a second connection of the same guest must not be served before the base has
+  // moved.
   const std::lock_guard lock(session_mutex_);
   if (closed_) return make_error(ErrorCode::kCancelled, "LDIM is stopping");
   const auto idle = environment_.clock.boottime() - last_client_left_;

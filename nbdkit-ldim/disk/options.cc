@@ -16,7 +16,8 @@ constexpr std::uint64_t kMinJournalBytes = 64 * kMiB;
 
 Error bad(std::string_view name, std::string_view value, const std::string& takes) {
   return make_error(ErrorCode::kInvalidArgument,
-                    std::string(name) + "=" + std::string(value) + " is not possible", std::string(name) + " takes " + takes);
+                    std::string(name) + "=" + std::string(value) + " is not possible",
+                    std::string(name) + " takes " + takes);
 }
 
 Status set_size(std::uint64_t& out, std::string_view name, std::string_view value) {
@@ -27,9 +28,12 @@ Status set_size(std::uint64_t& out, std::string_view name, std::string_view valu
 }
 
 Status set_flag(bool& out, std::string_view name, std::string_view value) {
-  if (value == "yes" || value == "on" || value == "true" || value == "1") out = true;
-  else if (value == "no" || value == "off" || value == "false" || value == "0") out = false;
-  else return bad(name, value, "yes or no");
+  if (value == "yes" || value == "on" || value == "true" || value == "1")
+    out = true;
+  else if (value == "no" || value == "off" || value == "false" || value == "0")
+    out = false;
+  else
+    return bad(name, value, "yes or no");
   return ok_status();
 }
 
@@ -78,29 +82,45 @@ const char kOptionsHelp[] =
 
 std::string_view mode_name(SessionMode mode) {
   switch (mode) {
-    case SessionMode::kPersonal: return "personal";
-    case SessionMode::kShared: return "shared";
-    case SessionMode::kReadOnly: return "readonly";
+    case SessionMode::kPersonal:
+      return "personal";
+    case SessionMode::kShared:
+      return "shared";
+    case SessionMode::kReadOnly:
+      return "readonly";
   }
   return "personal";
 }
 
 Status set_option(DiskOptions& options, std::string_view name, std::string_view value) {
-  if (name == "server") options.server = value;
-  else if (name == "image") options.image = value;
-  else if (name == "key") options.key_path = value;
-  else if (name == "cache") options.cache_folder = value;
-  else if (name == "cache-size") return set_size(options.cache_bytes, name, value);
-  else if (name == "journal-size") return set_size(options.journal_bytes, name, value);
+  if (name == "server")
+    options.server = value;
+  else if (name == "image")
+    options.image = value;
+  else if (name == "key")
+    options.key_path = value;
+  else if (name == "cache")
+    options.cache_folder = value;
+  else if (name == "cache-size")
+    return set_size(options.cache_bytes, name, value);
+  else if (name == "journal-size")
+    return set_size(options.journal_bytes, name, value);
   else if (name == "mode") {
-    if (value == "personal") options.mode = SessionMode::kPersonal;
-    else if (value == "shared") options.mode = SessionMode::kShared;
-    else if (value == "readonly") options.mode = SessionMode::kReadOnly;
-    else return bad(name, value, "personal, shared or readonly");
+    if (value == "personal")
+      options.mode = SessionMode::kPersonal;
+    else if (value == "shared")
+      options.mode = SessionMode::kShared;
+    else if (value == "readonly")
+      options.mode = SessionMode::kReadOnly;
+    else
+      return bad(name, value, "personal, shared or readonly");
   } else if (name == "ack") {
-    if (value == "journal") options.acknowledge = Acknowledge::kJournal;
-    else if (value == "committed") options.acknowledge = Acknowledge::kCommitted;
-    else return bad(name, value, "journal or committed");
+    if (value == "journal")
+      options.acknowledge = Acknowledge::kJournal;
+    else if (value == "committed")
+      options.acknowledge = Acknowledge::kCommitted;
+    else
+      return bad(name, value, "journal or committed");
   } else if (name == "write-back") {
     return set_write_back(options, value);
   } else if (name == "session-grace" || name == "connect-wait") {
@@ -108,8 +128,9 @@ Status set_option(DiskOptions& options, std::string_view name, std::string_view 
     if (!duration.ok()) return bad(name, value, "a duration, e.g. 30s or 10m");
     (name == "session-grace" ? options.session_grace : options.connect_wait) = *duration;
   } else if (name == "machine") {
-    if (value.empty() || value.size() > 64 || value.find_first_not_of("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-                                                                      "0123456789._-") != std::string_view::npos) {
+    if (value.empty() || value.size() > 64 ||
+        value.find_first_not_of("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+                                "0123456789._-") != std::string_view::npos) {
       return bad(name, value, "1 to 64 letters, digits, '.', '_' or '-'");
     }
     options.machine_name = value;
@@ -130,7 +151,8 @@ Status set_option(DiskOptions& options, std::string_view name, std::string_view 
 Status complete_options(DiskOptions& options) {
   const auto require = [](const std::string& value, const char* name) -> Status {
     if (!value.empty()) return ok_status();
-    return make_error(ErrorCode::kInvalidArgument, std::string("parameter ") + name + "= is missing",
+    return make_error(ErrorCode::kInvalidArgument,
+                      std::string("parameter ") + name + "= is missing",
                       "the plugin needs server=, image=, key= and cache=");
   };
   DIMS_TRY(require(options.server, "server"));
@@ -147,15 +169,20 @@ Status complete_options(DiskOptions& options) {
     options.journal_bytes = std::min(options.journal_bytes, kDisklessJournalBytes);
     // Nothing here survives the process, so a flush means that the server has it.
     options.acknowledge = Acknowledge::kCommitted;
-    if (options.write_back == WriteBackPolicy::kManual) options.write_back = WriteBackPolicy::kEager;
+    if (options.write_back == WriteBackPolicy::kManual)
+      options.write_back = WriteBackPolicy::kEager;
   }
   if (options.cache_bytes < PageCache::kMinLimitBytes) {
-    return make_error(ErrorCode::kInvalidArgument, "cache-size " + format_size(options.cache_bytes) + " is too small to work with",
-                      "give at least " + format_size(PageCache::kMinLimitBytes));
+    return make_error(
+        ErrorCode::kInvalidArgument,
+        "cache-size " + format_size(options.cache_bytes) + " is too small to work with",
+        "give at least " + format_size(PageCache::kMinLimitBytes));
   }
   if (options.journal_bytes < kMinJournalBytes) {
-    return make_error(ErrorCode::kInvalidArgument, "journal-size " + format_size(options.journal_bytes) + " is too small to work with",
-                      "give at least " + format_size(kMinJournalBytes));
+    return make_error(
+        ErrorCode::kInvalidArgument,
+        "journal-size " + format_size(options.journal_bytes) + " is too small to work with",
+        "give at least " + format_size(kMinJournalBytes));
   }
   if (options.machine_name.empty()) options.machine_name = host_name();
   return ok_status();

@@ -1,5 +1,6 @@
-// What the LDIM plugin can be told (nbdkit key=value parameters); one place for names, defaults and checks.
-// Threads: values. Errors: kInvalidArgument naming the parameter, what it got and what it takes.
+// What the LDIM plugin can be told (nbdkit key=value parameters); one place for names, defaults and
+// checks. Threads: values. Errors: kInvalidArgument naming the parameter, what it got and what it
+// takes.
 #pragma once
 
 #include <chrono>
@@ -16,7 +17,7 @@ enum class SessionMode { kPersonal, kShared, kReadOnly };
 enum class Acknowledge { kJournal, kCommitted };
 
 struct DiskOptions {
-  std::string server;        // HOST:PORT or unix:PATH
+  std::string server;  // HOST:PORT or unix:PATH
   std::string image;
   std::string key_path;
   std::string cache_folder;  // empty: diskless (cache=none)

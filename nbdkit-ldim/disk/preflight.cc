@@ -15,22 +15,26 @@ namespace {
 
 constexpr std::size_t kMaxReportBytes = 16384;
 
-Status ask_server(const DiskOptions& options, const format::KeyFile& key, const std::optional<FolderIdentity>& known,
-                  const Connect& connect) {
+Status ask_server(const DiskOptions& options, const format::KeyFile& key,
+                  const std::optional<FolderIdentity>& known, const Connect& connect) {
   DIMS_ASSIGN(const auto remote, connect());
   const auto give_up = system_clock().boottime() + options.connect_wait;
   for (;;) {
     const auto hello = remote->hello();
-    const auto image = hello.ok() ? remote->find_image(options.image) : Result<contract::ImageInfo>(hello.error());
+    const auto image =
+        hello.ok() ? remote->find_image(options.image) : Result<contract::ImageInfo>(hello.error());
     if (image.ok()) {
       if (!(image->key_check == key.key_check(image->id))) {
-        return make_error(ErrorCode::kWrongKey, "the key file " + options.key_path + " does not belong to image " + options.image,
-                          "use the key file that the image was imported with");
+        return make_error(
+            ErrorCode::kWrongKey,
+            "the key file " + options.key_path + " does not belong to image " + options.image,
+            "use the key file that the image was imported with");
       }
       if (known && !(known->image == image->id)) {
         return make_error(ErrorCode::kInvalidArgument,
-                          "cache folder " + options.cache_folder + " belongs to another image (id " + known->image.hex() +
-                              ", but " + options.image + " is " + image->id.hex() + ")",
+                          "cache folder " + options.cache_folder +
+                              " belongs to another image (id " + known->image.hex() + ", but " +
+                              options.image + " is " + image->id.hex() + ")",
                           "give each image a cache folder of its own");
       }
       return ok_status();
@@ -39,7 +43,8 @@ Status ask_server(const DiskOptions& options, const format::KeyFile& key, const 
     if (known) return ok_status();
     if (system_clock().boottime() >= give_up) {
       return make_error(ErrorCode::kUnavailable,
-                        "the server " + options.server + " cannot be reached and there is no cache of " + options.image +
+                        "the server " + options.server +
+                            " cannot be reached and there is no cache of " + options.image +
                             " to work from: " + image.error().message,
                         "start once with the server reachable");
     }
@@ -67,7 +72,9 @@ Status decode_report(ByteView bytes) {
   error.message = std::string(as_text(r.string()));
   error.hint = std::string(as_text(r.string()));
   error.holder = std::string(as_text(r.string()));
-  if (!r.ok()) return make_error(ErrorCode::kInternal, "the check of the server ended in the middle of its answer");
+  if (!r.ok())
+    return make_error(ErrorCode::kInternal,
+                      "the check of the server ended in the middle of its answer");
   return error;
 }
 
@@ -102,7 +109,8 @@ Status in_child(const std::function<Status()>& body) {
   }
   ::close(ends[0]);
   int wait_status = 0;
-  while (::waitpid(pid, &wait_status, 0) < 0 && errno == EINTR) {}
+  while (::waitpid(pid, &wait_status, 0) < 0 && errno == EINTR) {
+  }
   report.resize(got);
   if (!WIFEXITED(wait_status) || WEXITSTATUS(wait_status) != 0) {
     return make_error(ErrorCode::kInternal, "the check of the server died");
@@ -120,7 +128,8 @@ Status preflight(const DiskOptions& options, const Connect& connect) {
     DIMS_ASSIGN(known, read_identity(fs, options.cache_folder));
     if (known && !(known->key_check == key.key_check(known->image))) {
       return make_error(ErrorCode::kWrongKey,
-                        "the key file " + options.key_path + " does not belong to cache folder " + options.cache_folder,
+                        "the key file " + options.key_path + " does not belong to cache folder " +
+                            options.cache_folder,
                         "use the key file that the image was imported with");
     }
     DIMS_ASSIGN(const bool there, fs.exists(options.cache_folder));
@@ -130,7 +139,9 @@ Status preflight(const DiskOptions& options, const Connect& connect) {
     } else if (!there) {
       DIMS_ASSIGN(const bool parent, fs.exists(io::parent_folder(options.cache_folder)));
       if (!parent) {
-        return make_error(ErrorCode::kNotFound, "the folder above " + options.cache_folder + " does not exist", "make it first");
+        return make_error(ErrorCode::kNotFound,
+                          "the folder above " + options.cache_folder + " does not exist",
+                          "make it first");
       }
     }
   }

@@ -35,8 +35,10 @@ std::size_t LeafView::find(std::uint32_t page) const {
   std::size_t high = count_;
   while (low < high) {
     const std::size_t middle = (low + high) / 2;
-    if (std::uint32_t{items_[middle].first_page} + items_[middle].page_count <= page) low = middle + 1;
-    else high = middle;
+    if (std::uint32_t{items_[middle].first_page} + items_[middle].page_count <= page)
+      low = middle + 1;
+    else
+      high = middle;
   }
   return low;
 }
@@ -103,7 +105,8 @@ Result<Stretch> BaseTree::stretch(std::uint64_t page, FetchWait wait) {
     const std::shared_lock lock(home.mutex);
     const auto known = home.leaves.find(number);
     if (known != home.leaves.end()) {
-      if (!known->second->used.load(std::memory_order_relaxed)) known->second->used.store(true, std::memory_order_relaxed);
+      if (!known->second->used.load(std::memory_order_relaxed))
+        known->second->used.store(true, std::memory_order_relaxed);
       return Stretch{known->second->view, number * leaf_pages, leaf_pages};
     }
   }
@@ -163,7 +166,8 @@ void BaseTree::advance(const tree::TreeShape& shape, const std::vector<PageRange
   const std::uint64_t leaf_pages = shape_.parameters.leaf_pages;
   for (const PageRange range : touched) {
     if (range.count == 0) continue;
-    for (std::uint64_t number = range.first / leaf_pages; number <= (range.end() - 1) / leaf_pages; ++number) {
+    for (std::uint64_t number = range.first / leaf_pages; number <= (range.end() - 1) / leaf_pages;
+         ++number) {
       Shard& home = shard(number);
       const std::unique_lock shard_lock(home.mutex);
       const auto at = home.leaves.find(number);

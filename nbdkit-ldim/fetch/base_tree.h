@@ -1,10 +1,10 @@
 // BaseTree: which object stands at which page of the base version.
 //
 // Leaves are loaded when asked for and kept, decoded and compact, within a memory budget; inner
-// nodes likewise. A leaf also remembers where its chunks lie in the cache, so that a hot read takes one
-// table look-up and one cache read.
-// Threads: all methods are thread-safe; stretch() runs in parallel. Ownership: the fetcher outlives it;
-// views are shared and immutable but for the cached places. Units: pages. Errors: as the fetcher's.
+// nodes likewise. A leaf also remembers where its chunks lie in the cache, so that a hot read takes
+// one table look-up and one cache read. Threads: all methods are thread-safe; stretch() runs in
+// parallel. Ownership: the fetcher outlives it; views are shared and immutable but for the cached
+// places. Units: pages. Errors: as the fetcher's.
 #pragma once
 
 #include <array>
@@ -97,7 +97,8 @@ class BaseTree {
   mutable std::shared_mutex mutex_;  // root, inner nodes, generation
   tree::TreeShape shape_;
   std::uint64_t generation_ = 1;
-  std::unordered_map<std::uint64_t, std::shared_ptr<const format::Inner>> inner_;  // by level and place
+  std::unordered_map<std::uint64_t, std::shared_ptr<const format::Inner>>
+      inner_;  // by level and place
   std::array<Shard, kShards> shards_;
 };
 

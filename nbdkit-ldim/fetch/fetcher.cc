@@ -38,7 +38,8 @@ struct Fetcher::Flight {
   bool away = false;  // its owner waits for the server
 };
 
-Fetcher::Fetcher(contract::Remote& remote, PageCache& cache, const ImageId& image, std::function<bool()> quitting)
+Fetcher::Fetcher(contract::Remote& remote, PageCache& cache, const ImageId& image,
+                 std::function<bool()> quitting)
     : remote_(remote), cache_(cache), quitting_(std::move(quitting)), image_(image) {}
 
 Fetcher::~Fetcher() { stop(); }
@@ -64,8 +65,9 @@ bool Fetcher::pause(std::chrono::milliseconds longest) {
   std::unique_lock lock(mutex_);
   const std::uint64_t before = pokes_;
   while (!stopped_ && pokes_ == before && std::chrono::steady_clock::now() < until) {
-    changed_.wait_for(lock, std::min<std::chrono::nanoseconds>(until - std::chrono::steady_clock::now(), kQuitPoll));
-    if (quitting_) {
+    const auto slice =
+        std::min<std::chrono::nanoseconds>(until - std::chrono::steady_clock::now(), kQuitPoll);
+    if (changed_.wait_for(lock, slice) == std::cv_status::timeout && quitting_) {
       lock.unlock();
       if (quitting_()) return false;
       lock.lock();
@@ -74,14 +76,15 @@ bool Fetcher::pause(std::chrono::milliseconds longest) {
   return !stopped_;
 }
 
-Result<std::shared_ptr<Bytes>> Fetcher::join(const std::shared_ptr<Flight>& flight, FetchWait wait) {
+Result<std::shared_ptr<Bytes>> Fetcher::join(const std::shared_ptr<Flight>& flight,
+                                             FetchWait wait) {
   std::unique_lock lock(mutex_);
   while (!flight->outcome && !stopped_) {
     if (wait == FetchWait::kDoNotWait && flight->away) {
       return make_error(ErrorCode::kUnavailable, "the server cannot be reached");
     }
-    changed_.wait_for(lock, kQuitPoll);
-    if (quitting_ && !flight->outcome) {
+    if (changed_.wait_for(lock, kQuitPoll) == std::cv_status::timeout && quitting_ &&
+        !flight->outcome) {
       lock.unlock();
       if (quitting_()) return make_error(ErrorCode::kCancelled, "LDIM is stopping");
       lock.lock();
@@ -91,7 +94,8 @@ Result<std::shared_ptr<Bytes>> Fetcher::join(const std::shared_ptr<Flight>& flig
   return flight->outcome->ok() ? flight->outcome->value() : nullptr;
 }
 
-void Fetcher::set_away(const std::vector<std::size_t>& open, const std::vector<std::shared_ptr<Flight>>& flights, bool away) {
+void Fetcher::set_away(const std::vector<std::size_t>& open,
+                       const std::vector<std::shared_ptr<Flight>>& flights, bool away) {
   {
     const std::lock_guard lock(mutex_);
     for (const std::size_t i : open) flights[i]->away = away;
@@ -139,7 +143,8 @@ Status Fetcher::fetch(std::span<const Reference> refs, contract::Priority priori
     }
   }
   counters_.joined += joined.size();
-  // Those who joined our flights must not wait for ever: they see the error and fetch for themselves.
+  // Those who joined our flights must not wait for ever: they see the error and fetch for
+  // themselves.
   const auto land_all = [&](const Error& error) {
     for (const std::size_t i : own) {
       bool landed = true;
@@ -172,13 +177,16 @@ Status Fetcher::fetch(std::span<const Reference> refs, contract::Priority priori
     }
   }
   if (again.empty()) return ok_status();
-  return fetch(again, priority, wait, [&](std::size_t k, Bytes object) { return decode(again_index[k], std::move(object)); },
-               [&](std::size_t k, ByteView pages) { sink(again_index[k], pages); });
+  return fetch(
+      again, priority, wait,
+      [&](std::size_t k, Bytes object) { return decode(again_index[k], std::move(object)); },
+      [&](std::size_t k, ByteView pages) { sink(again_index[k], pages); });
 }
 
 Status Fetcher::fetch_own(std::span<const Reference> refs, const std::vector<std::size_t>& own,
-                          const std::vector<std::shared_ptr<Flight>>& flights, contract::Priority priority,
-                          FetchWait wait, const Decode& decode, const ChunkSink& sink) {
+                          const std::vector<std::shared_ptr<Flight>>& flights,
+                          contract::Priority priority, FetchWait wait, const Decode& decode,
+                          const ChunkSink& sink) {
   std::vector<std::size_t> open = own;
   int faults = 0;
   bool said = false;
@@ -190,28 +198,31 @@ Status Fetcher::fetch_own(std::span<const Reference> refs, const std::vector<std
     std::vector<std::size_t> failed;
     std::vector<bool> answered(open.size(), false);
     Error fault;
-    const Status status = remote_.get(image(), keys, priority, [&](std::size_t k, Result<Bytes> object) {
-      const std::size_t i = open[k];
-      answered[k] = true;
-      const std::size_t sealed_bytes = object.ok() ? object->size() : 0;
-      Result<Bytes> pages = object.ok() ? decode(i, std::move(object).value()) : Result<Bytes>(object.error());
-      if (!pages.ok()) {
-        fault = pages.error();
-        failed.push_back(i);
-        return;
-      }
-      counters_.bytes += sealed_bytes;
-      auto shared = std::make_shared<Bytes>(std::move(pages).value());
-      sink(i, *shared);
-      land(refs[i].id, flights[i], shared);
-    });
+    const Status status =
+        remote_.get(image(), keys, priority, [&](std::size_t k, Result<Bytes> object) {
+          const std::size_t i = open[k];
+          answered[k] = true;
+          const std::size_t sealed_bytes = object.ok() ? object->size() : 0;
+          Result<Bytes> pages =
+              object.ok() ? decode(i, std::move(object).value()) : Result<Bytes>(object.error());
+          if (!pages.ok()) {
+            fault = pages.error();
+            failed.push_back(i);
+            return;
+          }
+          counters_.bytes += sealed_bytes;
+          auto shared = std::make_shared<Bytes>(std::move(pages).value());
+          sink(i, *shared);
+          land(refs[i].id, flights[i], shared);
+        });
     for (std::size_t k = 0; k < open.size(); ++k) {
       if (!answered[k]) failed.push_back(open[k]);
     }
     open = std::move(failed);
     if (open.empty()) break;
     const Error& error = status.ok() ? fault : status.error();
-    const bool away = !status.ok() && (error.code == ErrorCode::kUnavailable || error.code == ErrorCode::kDeadlineExceeded ||
+    const bool away = !status.ok() && (error.code == ErrorCode::kUnavailable ||
+                                       error.code == ErrorCode::kDeadlineExceeded ||
                                        error.code == ErrorCode::kResourceExhausted);
     if (!away) {
       if (error.code == ErrorCode::kCancelled || ++faults >= kServerFaultTries) return error;

@@ -1,10 +1,11 @@
 // Fetcher: brings absent objects from the server into the cache, one flight an object.
 //
-// Threads: all methods are thread-safe; callers block until their objects are there. While the server is away they wait and try
-// again by themselves, for as long as it takes (the guest must never see the network as an I/O
-// error), until stop(). Ownership: remote and cache outlive it. Errors: kCancelled after stop();
-// kUnavailable only for callers that said they would not wait; kNotFound and kCorrupt when the server
-// itself lacks or mangles an object, after retries. Durable on return: nothing.
+// Threads: all methods are thread-safe; callers block until their objects are there. While the
+// server is away they wait and try again by themselves, for as long as it takes (the guest must
+// never see the network as an I/O error), until stop(). Ownership: remote and cache outlive it.
+// Errors: kCancelled after stop(); kUnavailable only for callers that said they would not wait;
+// kNotFound and kCorrupt when the server itself lacks or mangles an object, after retries. Durable
+// on return: nothing.
 #pragma once
 
 #include <atomic>
@@ -21,11 +22,11 @@
 namespace dims::ldim {
 
 struct FetchCounters {
-  std::atomic<std::uint64_t> chunks{0};          // fetched from the server
+  std::atomic<std::uint64_t> chunks{0};  // fetched from the server
   std::atomic<std::uint64_t> nodes{0};
-  std::atomic<std::uint64_t> bytes{0};           // sealed bytes of both
-  std::atomic<std::uint64_t> joined{0};          // waited for somebody else's flight
-  std::atomic<std::uint64_t> waiting{0};         // callers that wait for the server now
+  std::atomic<std::uint64_t> bytes{0};    // sealed bytes of both
+  std::atomic<std::uint64_t> joined{0};   // waited for somebody else's flight
+  std::atomic<std::uint64_t> waiting{0};  // callers that wait for the server now
   std::atomic<std::uint64_t> retries{0};
 };
 
@@ -34,14 +35,15 @@ enum class FetchWait { kWait, kDoNotWait };
 class Fetcher {
  public:
   // quitting (may be empty) is asked while waiting: true ends the wait with kCancelled.
-  Fetcher(contract::Remote& remote, PageCache& cache, const ImageId& image, std::function<bool()> quitting = {});
+  Fetcher(contract::Remote& remote, PageCache& cache, const ImageId& image,
+          std::function<bool()> quitting = {});
   ~Fetcher();
 
-  // sink(index, pages) once a reference, on the calling thread, in any order. The pages are also in the
-  // cache afterwards (unless that has no room).
+  // sink(index, pages) once a reference, on the calling thread, in any order. The pages are also in
+  // the cache afterwards (unless that has no room).
   using ChunkSink = std::function<void(std::size_t index, ByteView pages)>;
-  Status chunks(std::span<const format::Reference> refs, contract::Priority priority, FetchWait wait,
-                const ChunkSink& sink);
+  Status chunks(std::span<const format::Reference> refs, contract::Priority priority,
+                FetchWait wait, const ChunkSink& sink);
 
   // A tree node's sealed bytes, from the cache or the server.
   Result<Bytes> node(const format::Reference& ref, FetchWait wait);
@@ -69,12 +71,14 @@ class Fetcher {
   Status fetch(std::span<const format::Reference> refs, contract::Priority priority, FetchWait wait,
                const Decode& decode, const ChunkSink& sink);
   Status fetch_own(std::span<const format::Reference> refs, const std::vector<std::size_t>& own,
-                   const std::vector<std::shared_ptr<Flight>>& flights, contract::Priority priority, FetchWait wait,
-                   const Decode& decode, const ChunkSink& sink);
+                   const std::vector<std::shared_ptr<Flight>>& flights, contract::Priority priority,
+                   FetchWait wait, const Decode& decode, const ChunkSink& sink);
   // Waits for somebody else's flight; null: it failed.
   Result<std::shared_ptr<Bytes>> join(const std::shared_ptr<Flight>& flight, FetchWait wait);
-  void set_away(const std::vector<std::size_t>& open, const std::vector<std::shared_ptr<Flight>>& flights, bool away);
-  void land(const ObjectId& id, const std::shared_ptr<Flight>& flight, Result<std::shared_ptr<Bytes>> outcome);
+  void set_away(const std::vector<std::size_t>& open,
+                const std::vector<std::shared_ptr<Flight>>& flights, bool away);
+  void land(const ObjectId& id, const std::shared_ptr<Flight>& flight,
+            Result<std::shared_ptr<Bytes>> outcome);
   ImageId image();
 
   contract::Remote& remote_;

@@ -5,8 +5,8 @@
 namespace dims::ldim {
 namespace {
 
-constexpr std::uint64_t kSlackPages = 64;     // parallel readers of one stream arrive out of order
-constexpr std::uint64_t kJobPages = 128;      // one job: 512 KiB, so that the threads share a window
+constexpr std::uint64_t kSlackPages = 64;  // parallel readers of one stream arrive out of order
+constexpr std::uint64_t kJobPages = 128;   // one job: 512 KiB, so that the threads share a window
 constexpr std::size_t kMaxJobs = 64;
 constexpr std::uint64_t kForgetAfter = 1024;  // reads without one that continues the stream
 
@@ -42,15 +42,18 @@ void ReadAhead::on_read(PageRange pages, bool missed) {
   ++ticks_;
   Stream* oldest = &streams_[0];
   for (Stream& s : streams_) {
-    if (s.window != 0 && pages.first + kSlackPages >= s.next && pages.first <= s.next + kSlackPages) {
+    if (s.window != 0 && pages.first + kSlackPages >= s.next &&
+        pages.first <= s.next + kSlackPages) {
       s.used = ticks_;
       if (pages.end() <= s.next) return;
       s.next = pages.end();
-      // The window grows while reads still miss: the link's delay decides how much must be under way.
+      // The window grows while reads still miss: the link's delay decides how much must be under
+      // way.
       if (missed) s.window = std::min(s.window * 2, options_.max_window_pages);
       s.ahead = std::max(s.ahead, s.next);
       const std::uint64_t goal = std::min(disk_pages_, s.next + s.window);
-      while (s.ahead < goal && (goal - s.ahead >= kJobPages || goal == disk_pages_) && jobs_.size() < kMaxJobs) {
+      while (s.ahead < goal && (goal - s.ahead >= kJobPages || goal == disk_pages_) &&
+             jobs_.size() < kMaxJobs) {
         const std::uint64_t count = std::min(kJobPages, goal - s.ahead);
         jobs_.push_back({s.ahead, count});
         s.ahead += count;

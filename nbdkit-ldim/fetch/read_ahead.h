@@ -1,7 +1,8 @@
 // ReadAhead: notices sequential reads and fetches what comes next, many chunks in flight.
 //
-// Threads: on_read() may be called from any thread and never blocks; the work runs on its own threads.
-// Ownership: the reader outlives it. Units: pages. Errors: swallowed (the read itself will meet them).
+// Threads: on_read() may be called from any thread and never blocks; the work runs on its own
+// threads. Ownership: the reader outlives it. Units: pages. Errors: swallowed (the read itself will
+// meet them).
 #pragma once
 
 #include <array>
@@ -17,8 +18,8 @@ namespace dims::ldim {
 
 struct ReadAheadOptions {
   unsigned threads = 4;
-  std::uint64_t first_window_pages = 64;   // 256 KiB
-  std::uint64_t max_window_pages = 2048;   // 8 MiB: 1.3 s of a 50 Mbit/s link
+  std::uint64_t first_window_pages = 64;  // 256 KiB
+  std::uint64_t max_window_pages = 2048;  // 8 MiB: 1.3 s of a 50 Mbit/s link
 };
 
 class ReadAhead {
@@ -35,10 +36,10 @@ class ReadAhead {
 
  private:
   struct Stream {
-    std::uint64_t next = 0;     // the page that a sequential reader reads next
-    std::uint64_t ahead = 0;    // fetched or asked for up to here
-    std::uint64_t window = 0;   // 0: the slot is free
-    std::uint64_t used = 0;     // for replacing the oldest
+    std::uint64_t next = 0;    // the page that a sequential reader reads next
+    std::uint64_t ahead = 0;   // fetched or asked for up to here
+    std::uint64_t window = 0;  // 0: the slot is free
+    std::uint64_t used = 0;    // for replacing the oldest
   };
   void run();
 

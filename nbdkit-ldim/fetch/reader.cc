@@ -15,7 +15,8 @@ BaseReader::BaseReader(BaseTree& tree, PageCache& cache, Fetcher& fetcher)
 Status BaseReader::read(ByteRange range, std::uint8_t* out, FetchWait wait, bool* missed) {
   if (missed != nullptr) *missed = false;
   const PageRange pages = pages_touched(range);
-  if (range.offset % kPageBytes == 0 && range.count % kPageBytes == 0) return read_pages(pages, out, wait, missed);
+  if (range.offset % kPageBytes == 0 && range.count % kPageBytes == 0)
+    return read_pages(pages, out, wait, missed);
   // Partial pages at the edges go through a bounce page; what lies between them does not.
   std::uint64_t at = range.offset;
   while (at < range.end()) {
@@ -50,12 +51,15 @@ Status BaseReader::read_pages(PageRange pages, std::uint8_t* out, FetchWait wait
 }
 
 // Fills `out` (if given) with zeros and cached pages; lists the rest.
-Status BaseReader::collect(PageRange pages, std::uint8_t* out, FetchWait wait, std::vector<Missing>& missing) {
+Status BaseReader::collect(PageRange pages, std::uint8_t* out, FetchWait wait,
+                           std::vector<Missing>& missing) {
   for (std::uint64_t at = pages.first; at < pages.end();) {
     DIMS_ASSIGN(const Stretch stretch, tree_.stretch(at, wait));
     const std::uint64_t stop = std::min(pages.end(), stretch.first_page + stretch.page_count);
     const auto zero_to = [&](std::uint64_t to) {
-      if (out != nullptr) std::memset(out + (at - pages.first) * kPageBytes, 0, static_cast<std::size_t>((to - at) * kPageBytes));
+      if (out != nullptr)
+        std::memset(out + (at - pages.first) * kPageBytes, 0,
+                    static_cast<std::size_t>((to - at) * kPageBytes));
       counters_.pages_zero.fetch_add(to - at, std::memory_order_relaxed);
       at = to;
     };
@@ -64,7 +68,8 @@ Status BaseReader::collect(PageRange pages, std::uint8_t* out, FetchWait wait, s
       continue;
     }
     const LeafView& leaf = *stretch.leaf;
-    for (std::size_t i = leaf.find(static_cast<std::uint32_t>(at - stretch.first_page)); at < stop; ++i) {
+    for (std::size_t i = leaf.find(static_cast<std::uint32_t>(at - stretch.first_page)); at < stop;
+         ++i) {
       if (i == leaf.count()) {
         zero_to(stop);
         break;
@@ -75,23 +80,28 @@ Status BaseReader::collect(PageRange pages, std::uint8_t* out, FetchWait wait, s
       if (at == stop) break;
       const std::uint64_t to = std::min(stop, item_first + item.page_count);
       const auto in_chunk = static_cast<std::uint32_t>(item.first_in_chunk + (at - item_first));
-      std::uint8_t* const place_out = out == nullptr ? nullptr : out + (at - pages.first) * kPageBytes;
+      std::uint8_t* const place_out =
+          out == nullptr ? nullptr : out + (at - pages.first) * kPageBytes;
       const auto bytes = static_cast<std::size_t>((to - at) * kPageBytes);
       CachePlace place{item.place.load(std::memory_order_relaxed)};
       CacheRead got = CacheRead::kGone;
-      if (place_out != nullptr && place.known()) got = cache_.read(place, item.object, in_chunk, {place_out, bytes});
+      if (place_out != nullptr && place.known())
+        got = cache_.read(place, item.object, in_chunk, {place_out, bytes});
       if (got == CacheRead::kGone) {
         std::uint32_t present = 0;
         place = cache_.find(item.object, &present);
         item.place.store(place.value, std::memory_order_relaxed);
         if (place.known() && present >= in_chunk + (to - at)) {
-          got = place_out == nullptr ? CacheRead::kOk : cache_.read(place, item.object, in_chunk, {place_out, bytes});
+          got = place_out == nullptr
+                    ? CacheRead::kOk
+                    : cache_.read(place, item.object, in_chunk, {place_out, bytes});
         }
       }
       if (got == CacheRead::kOk) {
         counters_.pages_hit.fetch_add(to - at, std::memory_order_relaxed);
       } else {
-        missing.push_back({at, static_cast<std::uint32_t>(to - at), in_chunk, place_out, item.object});
+        missing.push_back(
+            {at, static_cast<std::uint32_t>(to - at), in_chunk, place_out, item.object});
       }
       at = to;
     }
@@ -99,7 +109,8 @@ Status BaseReader::collect(PageRange pages, std::uint8_t* out, FetchWait wait, s
   return ok_status();
 }
 
-Status BaseReader::fetch_missing(const std::vector<Missing>& missing, contract::Priority priority, FetchWait wait) {
+Status BaseReader::fetch_missing(const std::vector<Missing>& missing, contract::Priority priority,
+                                 FetchWait wait) {
   // Keys are not kept in memory: the leaves are decoded again, once each.
   std::vector<Reference> refs;
   std::vector<std::vector<std::size_t>> users;  // by ref: indexes into missing
@@ -135,7 +146,8 @@ Status BaseReader::fetch_missing(const std::vector<Missing>& missing, contract::
       counters_.pages_missed.fetch_add(m.count, std::memory_order_relaxed);
       if (m.out == nullptr) continue;
       if ((m.first_in_chunk + std::uint64_t{m.count}) * kPageBytes > pages.size()) {
-        bad = make_error(ErrorCode::kCorrupt, "a chunk is shorter than its leaf says: " + m.object.short_hex());
+        bad = make_error(ErrorCode::kCorrupt,
+                         "a chunk is shorter than its leaf says: " + m.object.short_hex());
         continue;
       }
       std::memcpy(m.out, pages.data() + m.first_in_chunk * kPageBytes, m.count * kPageBytes);
@@ -170,7 +182,9 @@ class LocalNodes : public tree::NodeSource {
   Status load(std::span<const Reference> refs, const Sink& sink) override {
     for (std::size_t i = 0; i < refs.size(); ++i) {
       auto object = fetcher_.cached_node(refs[i]);
-      if (!object) return make_error(ErrorCode::kNotFound, "tree node " + refs[i].id.short_hex() + " is not in the cache");
+      if (!object)
+        return make_error(ErrorCode::kNotFound,
+                          "tree node " + refs[i].id.short_hex() + " is not in the cache");
       DIMS_TRY(sink(i, std::move(*object)));
     }
     return ok_status();

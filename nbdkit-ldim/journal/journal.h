@@ -72,10 +72,10 @@ struct JournalStats {
   std::uint64_t free_bytes =
       0;                      // about what can be appended before kNoSpace: slow the guest by this
   std::uint64_t records = 0;  // not yet trimmed
-  std::uint64_t sealed_epoch = 0;      // newest sealed
-  std::uint64_t synced_epoch = 0;      // newest sealed and synced
-  std::uint64_t trimmed_epoch = 0;     // everything up to here is gone
-  std::uint64_t open_epoch_bytes = 0;  // guest bytes appended since the newest seal
+  std::uint64_t sealed_epoch = 0;        // newest sealed
+  std::uint64_t synced_epoch = 0;        // newest sealed and synced
+  std::uint64_t trimmed_epoch = 0;       // everything up to here is gone
+  std::uint64_t open_epoch_bytes = 0;    // guest bytes appended since the newest seal
   std::uint64_t open_epoch_records = 0;  // writes, zeroes and trims since then
   std::uint64_t recovered_records = 0;
   std::uint64_t cut_bytes = 0;  // torn tail that recovery gave up

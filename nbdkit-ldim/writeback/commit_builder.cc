@@ -8,26 +8,28 @@ namespace dims::ldim {
 namespace {
 
 constexpr std::uint64_t kStepPages = 1024;  // 4 MiB assembled at a time
-constexpr unsigned kOwnChunkLives = 1;      // what this machine wrote is likely to be read here again
+constexpr unsigned kOwnChunkLives = 1;  // what this machine wrote is likely to be read here again
 
 // The pages as the epochs left them: the newest record wins; what none covers comes from the base.
-Status assemble(const CommitParts& parts, const PendingMap& frozen, std::uint64_t disk_bytes, PageRange pages,
-                Bytes& out) {
+Status assemble(const CommitParts& parts, const PendingMap& frozen, std::uint64_t disk_bytes,
+                PageRange pages, Bytes& out) {
   const ByteRange range{pages.first * kPageBytes, pages.count * kPageBytes};
   out.assign(static_cast<std::size_t>(range.count), 0);
   const auto pieces = frozen.lookup(range);
   const auto from_base = [&](std::uint64_t from, std::uint64_t to) -> Status {
     to = std::min(to, disk_bytes);
     if (from >= to) return ok_status();
-    return parts.reader.read({from, to - from}, out.data() + (from - range.offset), FetchWait::kDoNotWait, nullptr);
+    return parts.reader.read({from, to - from}, out.data() + (from - range.offset),
+                             FetchWait::kDoNotWait, nullptr);
   };
   std::uint64_t at = range.offset;
   for (const PendingPiece& piece : pieces) {
     if (piece.range.offset > at) DIMS_TRY(from_base(at, piece.range.offset));
     if (piece.kind == WriteKind::kData) {
-      DIMS_TRY(parts.journal.read(piece.location, piece.record_range, piece.range.offset,
-                                  MutByteView(out).subspan(static_cast<std::size_t>(piece.range.offset - range.offset),
-                                                           static_cast<std::size_t>(piece.range.count))));
+      DIMS_TRY(parts.journal.read(
+          piece.location, piece.record_range, piece.range.offset,
+          MutByteView(out).subspan(static_cast<std::size_t>(piece.range.offset - range.offset),
+                                   static_cast<std::size_t>(piece.range.count))));
     }
     at = piece.range.end();
   }
@@ -36,7 +38,8 @@ Status assemble(const CommitParts& parts, const PendingMap& frozen, std::uint64_
 
 }  // namespace
 
-Result<BuiltCommit> build_commit(const CommitParts& parts, const std::vector<JournalRecord>& records) {
+Result<BuiltCommit> build_commit(const CommitParts& parts,
+                                 const std::vector<JournalRecord>& records) {
   PendingMap frozen;
   for (const JournalRecord& record : records) frozen.insert(record);
   BuiltCommit built;
@@ -55,8 +58,9 @@ Result<BuiltCommit> build_commit(const CommitParts& parts, const std::vector<Jou
       DIMS_TRY(assemble(parts, frozen, shape.image_bytes, step, content));
       std::vector<tree::PlacedExtent> extents;
       for (const PageRange chunk : parts.cutter.cut(content)) {
-        const ByteView pages = ByteView(content).subspan(static_cast<std::size_t>(chunk.first * kPageBytes),
-                                                         static_cast<std::size_t>(chunk.count * kPageBytes));
+        const ByteView pages =
+            ByteView(content).subspan(static_cast<std::size_t>(chunk.first * kPageBytes),
+                                      static_cast<std::size_t>(chunk.count * kPageBytes));
         format::SealedObject sealed = format::seal_chunk(parts.domain_key, pages, parts.compress);
         (void)parts.cache.insert(sealed.ref.id, pages, kOwnChunkLives).ok();
         extents.push_back({step.first + chunk.first, chunk.count, 0, sealed.ref});

@@ -84,7 +84,8 @@ void LeaseKeeper::run() {
       changed_.wait(lock, [&] { return stop_ || grant_.has_value(); });
       continue;
     }
-    const auto pause = std::max<std::chrono::milliseconds>(grant_->term / 3, std::chrono::milliseconds(50));
+    const auto pause =
+        std::max<std::chrono::milliseconds>(grant_->term / 3, std::chrono::milliseconds(50));
     if (changed_.wait_for(lock, pause, [&] { return stop_ || !grant_; })) continue;
     const contract::LeaseGrant grant = *grant_;
     const ImageId image = request_.image;
@@ -99,7 +100,8 @@ void LeaseKeeper::run() {
     }
     trouble_ = renewed.error().to_string();
     // Unreachable: keep it, the server may renew it later. Stale: somebody else may hold it now.
-    if (renewed.error().code == ErrorCode::kStaleLease || renewed.error().code == ErrorCode::kLeaseHeld) {
+    if (renewed.error().code == ErrorCode::kStaleLease ||
+        renewed.error().code == ErrorCode::kLeaseHeld) {
       spdlog::warn("the lease was lost: {}", trouble_);
       grant_.reset();
     }

@@ -21,8 +21,8 @@ class LeaseKeeper {
   LeaseKeeper(const LeaseKeeper&) = delete;
   LeaseKeeper& operator=(const LeaseKeeper&) = delete;
 
-  // The lease that we hold; acquires it if we hold none. A lease that this machine holds for an earlier
-  // session is ours to take: one process at a time serves a cache folder.
+  // The lease that we hold; acquires it if we hold none. A lease that this machine holds for an
+  // earlier session is ours to take: one process at a time serves a cache folder.
   Result<contract::LeaseGrant> ensure();
   // Forgets a lease that the server called stale.
   void drop();

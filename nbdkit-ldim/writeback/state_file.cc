@@ -45,12 +45,14 @@ Bytes encode_state(const LdimState& s) {
 Result<LdimState> decode_state(ByteView bytes) {
   Reader r(bytes);
   const auto corrupt = [] {
-    return make_error(ErrorCode::kCorrupt, "the state file of the cache folder is damaged",
-                      "unsent writes are safe in the journal; see ldim(1), 'When the state file is damaged'");
+    return make_error(
+        ErrorCode::kCorrupt, "the state file of the cache folder is damaged",
+        "unsent writes are safe in the journal; see ldim(1), 'When the state file is damaged'");
   };
   if (r.u32() != kMagic) return corrupt();
   if (r.u32() != kFormat) {
-    return make_error(ErrorCode::kUnsupported, "the state file has an unknown format", "update this program");
+    return make_error(ErrorCode::kUnsupported, "the state file has an unknown format",
+                      "update this program");
   }
   LdimState s;
   s.image_name = text_of(r.string());
@@ -78,8 +80,8 @@ Result<LdimState> decode_state(ByteView bytes) {
   return s;
 }
 
-StateFile::StateFile(io::FileSystem& fs, std::string path, const Secret32& key, const MachineId& machine,
-                     Random& random)
+StateFile::StateFile(io::FileSystem& fs, std::string path, const Secret32& key,
+                     const MachineId& machine, Random& random)
     : fs_(fs), path_(std::move(path)), key_(key), random_(random) {
   Writer w(ad_);
   w.raw(as_bytes("dims/ldim-state/1"));
@@ -92,8 +94,10 @@ Result<std::optional<LdimState>> StateFile::load() {
   DIMS_ASSIGN(const Bytes sealed, io::read_file(fs_, path_, kMaxBytes));
   const auto opened = crypto::unwrap(key_, ad_, sealed);
   if (!opened) {
-    return make_error(ErrorCode::kCorrupt, "the state file " + path_ + " is damaged or was copied from another machine",
-                      "unsent writes are safe in the journal; see ldim(1), 'When the state file is damaged'");
+    return make_error(
+        ErrorCode::kCorrupt,
+        "the state file " + path_ + " is damaged or was copied from another machine",
+        "unsent writes are safe in the journal; see ldim(1), 'When the state file is damaged'");
   }
   DIMS_ASSIGN(LdimState state, decode_state(*opened));
   const std::lock_guard lock(mutex_);

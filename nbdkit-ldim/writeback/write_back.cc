@@ -10,7 +10,9 @@ constexpr std::chrono::milliseconds kFirstRetry{250};
 constexpr std::chrono::milliseconds kLongestRetry{5000};
 constexpr int kMissingTries = 3;
 
-Error stopped_here() { return make_error(ErrorCode::kCancelled, "stopped between two steps of a commit"); }
+Error stopped_here() {
+  return make_error(ErrorCode::kCancelled, "stopped between two steps of a commit");
+}
 
 }  // namespace
 
@@ -21,7 +23,9 @@ WriteBack::WriteBack(const WriteBackParts& parts, const WriteBackOptions& option
 
 WriteBack::~WriteBack() { stop(); }
 
-void WriteBack::start() { thread_ = std::thread([this] { run(); }); }
+void WriteBack::start() {
+  thread_ = std::thread([this] { run(); });
+}
 
 void WriteBack::stop() {
   {
@@ -49,7 +53,8 @@ WriteBackStats WriteBack::stats() const {
 Status WriteBack::commit_through(std::uint64_t epoch, std::chrono::milliseconds longest) {
   request();
   std::unique_lock lock(mutex_);
-  const bool done = changed_.wait_for(lock, longest, [&] { return stop_ || stats_.committed_epoch >= epoch; });
+  const bool done =
+      changed_.wait_for(lock, longest, [&] { return stop_ || stats_.committed_epoch >= epoch; });
   if (stats_.committed_epoch >= epoch) return ok_status();
   if (done) return make_error(ErrorCode::kCancelled, "LDIM is stopping");
   return make_error(ErrorCode::kDeadlineExceeded,
@@ -65,20 +70,29 @@ bool WriteBack::due() {
   bool commit = false;
   {
     const std::lock_guard lock(mutex_);
-    if (journal.open_epoch_records == 0) oldest_unsealed_ = std::chrono::nanoseconds(0);
-    else if (oldest_unsealed_.count() == 0) oldest_unsealed_ = now;
+    if (journal.open_epoch_records == 0)
+      oldest_unsealed_ = std::chrono::nanoseconds(0);
+    else if (oldest_unsealed_.count() == 0)
+      oldest_unsealed_ = now;
     const bool unsent = journal.synced_epoch > stats_.committed_epoch;
-    if (!unsent) oldest_unsent_ = std::chrono::nanoseconds(0);
-    else if (oldest_unsent_.count() == 0) oldest_unsent_ = now;
+    if (!unsent)
+      oldest_unsent_ = std::chrono::nanoseconds(0);
+    else if (oldest_unsent_.count() == 0)
+      oldest_unsent_ = now;
     // Space is short: do not wait for the guest's flush, nor for the delay.
     const bool crowded = journal.bytes > journal.limit_bytes / 2;
     seal = journal.open_epoch_records != 0 &&
            (now - oldest_unsealed_ >= options_.seal_after || crowded);
     if (unsent && now >= retry_at_) {
       switch (options_.policy) {
-        case WriteBackPolicy::kEager: commit = now - oldest_unsent_ >= options_.gather; break;
-        case WriteBackPolicy::kDelay: commit = now - oldest_unsent_ >= options_.delay; break;
-        case WriteBackPolicy::kManual: break;
+        case WriteBackPolicy::kEager:
+          commit = now - oldest_unsent_ >= options_.gather;
+          break;
+        case WriteBackPolicy::kDelay:
+          commit = now - oldest_unsent_ >= options_.delay;
+          break;
+        case WriteBackPolicy::kManual:
+          break;
       }
       commit = commit || requested_ || (crowded && options_.policy != WriteBackPolicy::kManual);
     }
@@ -104,7 +118,8 @@ void WriteBack::run() {
         stats_.trouble.clear();
         retry_pause_ = std::chrono::milliseconds(0);
       } else {
-        if (stats_.trouble.empty()) spdlog::warn("write-back waits: {}", committed.error().to_string());
+        if (stats_.trouble.empty())
+          spdlog::warn("write-back waits: {}", committed.error().to_string());
         stats_.trouble = committed.error().to_string();
         retry_pause_ = std::min(std::max(retry_pause_ * 2, kFirstRetry), kLongestRetry);
         retry_at_ = parts_.clock.boottime() + retry_pause_;
@@ -128,12 +143,14 @@ Result<bool> WriteBack::run_once() {
   }
   for (int tries = 1;; ++tries) {
     auto done = attempt(through);
-    if (done.ok() || done.error().code != ErrorCode::kMissingObjects || tries == kMissingTries) return done;
+    if (done.ok() || done.error().code != ErrorCode::kMissingObjects || tries == kMissingTries)
+      return done;
     spdlog::warn("sending again: {}", done.error().to_string());
   }
 }
 
-Bytes WriteBack::make_record(const LdimState& state, const format::Reference& root, const CommitId& through) {
+Bytes WriteBack::make_record(const LdimState& state, const format::Reference& root,
+                             const CommitId& through) {
   format::VersionRecord record;
   record.org = parts_.key.org;
   record.parent = state.base;
@@ -163,21 +180,23 @@ Result<bool> WriteBack::attempt(const CommitId& through) {
   auto lease = parts_.lease.ensure();
   if (!lease.ok()) {
     // Another machine has the image now. If it has committed, our epochs are the loser's.
-    if (lease.error().code == ErrorCode::kLeaseHeld) return resolve_foreign_head();
+    if (lease.error().code == ErrorCode::kLeaseHeld) return resolve_foreign_head(lease.error());
     return lease.error();
   }
   const auto records = parts_.journal.records(state.committed.epoch, through.epoch);
   Committed done;
   done.through = through;
-  for (const JournalRecord& record : records) done.last_order = std::max(done.last_order, record.order);
+  for (const JournalRecord& record : records)
+    done.last_order = std::max(done.last_order, record.order);
   if (!step(CommitStep::kSealed)) return stopped_here();
 
   {
     const tree::Cutter cutter(domain_key_, state.tree.chunk_mean_bytes);
     tree::UploadOptions upload;
     tree::Uploader uploader(parts_.remote, state.image, upload);
-    const CommitParts commit_parts{parts_.journal, parts_.reader, parts_.fetcher, parts_.cache,
-                                   domain_key_,    cutter,        uploader,       options_.compress};
+    const CommitParts commit_parts{parts_.journal, parts_.reader,    parts_.fetcher,
+                                   parts_.cache,   domain_key_,      cutter,
+                                   uploader,       options_.compress};
     DIMS_ASSIGN(BuiltCommit built, build_commit(commit_parts, records));
     DIMS_TRY(uploader.finish());
     done.root = built.root;
@@ -208,20 +227,24 @@ Result<bool> WriteBack::attempt(const CommitId& through) {
   if (!answer.ok()) {
     const Error& error = answer.error();
     if (error.code == ErrorCode::kStaleLease) parts_.lease.drop();
-    if (error.code == ErrorCode::kConflict || error.code == ErrorCode::kOtherHistory) return resolve_foreign_head();
+    if (error.code == ErrorCode::kConflict || error.code == ErrorCode::kOtherHistory) {
+      return resolve_foreign_head(error);
+    }
     return error;
   }
   if (!answer->missing.empty()) {
-    return make_error(ErrorCode::kMissingObjects,
-                      "the server lacks " + std::to_string(answer->missing.size()) + " objects of the commit");
+    return make_error(
+        ErrorCode::kMissingObjects,
+        "the server lacks " + std::to_string(answer->missing.size()) + " objects of the commit");
   }
   if (!step(CommitStep::kCommitted)) return stopped_here();
   done.version = answer->version;
   done.record = std::move(order.record);
   if (!(answer->version == format::version_id(done.record))) {
-    // The first answer to this commit id was lost; that record counts, and its root: another compressor may have
-    // packed the same pages differently.
-    DIMS_ASSIGN(const contract::VersionInfo first, parts_.remote.get_version(state.image, answer->version, 0));
+    // The first answer to this commit id was lost; that record counts, and its root: another
+    // compressor may have packed the same pages differently.
+    DIMS_ASSIGN(const contract::VersionInfo first,
+                parts_.remote.get_version(state.image, answer->version, 0));
     done.record = first.record_bytes;
     DIMS_ASSIGN(done.root, format::open_root(first.record, parts_.key.image_key(state.image)));
   }
@@ -256,26 +279,26 @@ Status WriteBack::finish(Committed done) {
   return ok_status();
 }
 
-Result<bool> WriteBack::resolve_foreign_head() {
+Result<bool> WriteBack::resolve_foreign_head(const Error& refused) {
   const LdimState state = parts_.state.current();
   DIMS_ASSIGN(const contract::ImageInfo image, parts_.remote.get_image(state.image));
   const VersionId head = image.head.is_zero() ? image.origin : image.head;
-  if (head == state.base) {
-    // Nobody has committed: when the lease is free again we go on.
-    return make_error(ErrorCode::kLeaseHeld, "another machine holds the lease of " + image.name +
-                                                 (image.holder ? ": " + image.holder->machine_name : ""));
-  }
+  // Nobody has committed: when the lease is free again we go on.
+  if (head == state.base && refused.code == ErrorCode::kLeaseHeld) return refused;
   DIMS_ASSIGN(const contract::VersionInfo newest, parts_.remote.get_version(state.image, head, 0));
-  // Our own commit whose reply was lost? Only the newest version may be: what stands above it is foreign.
+  // Our own commit whose reply was lost? Only the newest version may be: what stands above it is
+  // foreign.
   const auto ours = parts_.journal.commit_id(newest.record.commit.epoch);
-  if (newest.record.commit.journal == parts_.journal.id() && ours && ours->digest == newest.record.commit.digest) {
+  if (newest.record.commit.journal == parts_.journal.id() && ours &&
+      ours->digest == newest.record.commit.digest) {
     DIMS_TRY(adopt(newest));
     return true;
   }
   DIMS_TRY(make_branch());
   // The next attempt commits there.
-  return make_error(ErrorCode::kConflict, "another machine has written to the image; unsent writes go to " +
-                                              parts_.state.current().branch_name);
+  return make_error(ErrorCode::kConflict,
+                    "another machine has written to the image; unsent writes go to " +
+                        parts_.state.current().branch_name);
 }
 
 Status WriteBack::adopt(const contract::VersionInfo& version) {
@@ -290,7 +313,8 @@ Status WriteBack::adopt(const contract::VersionInfo& version) {
   done.touched = touched.touched_pages();
   DIMS_ASSIGN(done.root, format::open_root(version.record, parts_.key.image_key(state.image)));
   const auto id = parts_.journal.commit_id(epoch);
-  if (!id) return make_error(ErrorCode::kInternal, "no commit id for epoch " + std::to_string(epoch));
+  if (!id)
+    return make_error(ErrorCode::kInternal, "no commit id for epoch " + std::to_string(epoch));
   done.through = *id;
   done.version = version.id;
   done.record = version.record_bytes;
@@ -315,10 +339,12 @@ Status WriteBack::make_branch() {
   branch.domain = parts_.key.domain;
   branch.origin = state.base;
   branch.conflict_of = home.name;
-  // The id is recorded before it is used: after a lost reply or a crash the same branch is asked for again.
+  // The id is recorded before it is used: after a lost reply or a crash the same branch is asked
+  // for again.
   branch.id = state.planned_branch.is_zero() ? parts_.random.id<ImageId>() : state.planned_branch;
   branch.key_check = parts_.key.key_check(branch.id);
-  const std::string stem = home.name + ".conflict-" + options_.machine_name + "-" + std::to_string(base_sequence);
+  const std::string stem =
+      home.name + ".conflict-" + options_.machine_name + "-" + std::to_string(base_sequence);
   branch.name = state.planned_name.empty() ? stem : state.planned_name;
   constexpr int kMaxNames = 1000;
   Status made = make_error(ErrorCode::kInternal, "no name tried");
@@ -341,7 +367,8 @@ Status WriteBack::make_branch() {
   }));
   parts_.fetcher.set_image(branch.id);
   parts_.lease.retarget(branch.id, state.session);
-  spdlog::warn("another machine has written to {}: this session goes on as {}", home.name, branch.name);
+  spdlog::warn("another machine has written to {}: this session goes on as {}", home.name,
+               branch.name);
   const std::lock_guard lock(mutex_);
   ++stats_.conflicts;
   return ok_status();

@@ -5,8 +5,8 @@
 //   -> cache pages and nodes synced -> base record synced -> page map -> trim journal
 //
 // What the server refuses: a stale lease is acquired again; our own commit whose reply was lost is
-// recognised by its commit id and adopted; any other head means that somebody else has written: our epochs go
-// to a conflict branch that stands on the session's base, and the session goes on there.
+// recognised by its commit id and adopted; any other head means that somebody else has written: our
+// epochs go to a conflict branch that stands on the session's base, and the session goes on there.
 //
 // Threads: thread-safe; works on one thread of its own. Ownership: all parts outlive it. Errors:
 // kept in stats().trouble and retried; commit_through() returns what cannot be retried.
@@ -32,29 +32,35 @@ enum class WriteBackPolicy { kEager, kManual, kDelay };
 
 // Steps of one commit, in order; tests stop at each (see WriteBackOptions::at_step).
 enum class CommitStep {
-  kSealed, kUploaded, kCommitted, kCacheSynced, kBaseRecorded, kMapAdvanced, kTrimmed
+  kSealed,
+  kUploaded,
+  kCommitted,
+  kCacheSynced,
+  kBaseRecorded,
+  kMapAdvanced,
+  kTrimmed
 };
 
 struct WriteBackOptions {
   WriteBackPolicy policy = WriteBackPolicy::kEager;
-  std::chrono::milliseconds delay{0};              // for kDelay: age of the oldest unsent epoch
-  std::chrono::milliseconds gather{500};           // for kEager: epochs sealed meanwhile share a commit
-  std::chrono::milliseconds seal_after{30000};     // LDIM seals an open epoch of this age by itself
+  std::chrono::milliseconds delay{0};     // for kDelay: age of the oldest unsent epoch
+  std::chrono::milliseconds gather{500};  // for kEager: epochs sealed meanwhile share a commit
+  std::chrono::milliseconds seal_after{30000};  // LDIM seals an open epoch of this age by itself
   bool compress = true;
   std::string machine_name;
-  std::function<bool(CommitStep)> at_step;         // tests: false = stop as a crash would
+  std::function<bool(CommitStep)> at_step;  // tests: false = stop as a crash would
 };
 
 struct WriteBackStats {
   std::uint64_t commits = 0;
-  std::uint64_t conflicts = 0;        // branches made
-  std::uint64_t adopted = 0;          // own commits whose reply had been lost
+  std::uint64_t conflicts = 0;  // branches made
+  std::uint64_t adopted = 0;    // own commits whose reply had been lost
   std::uint64_t committed_epoch = 0;
   std::uint64_t pages = 0;
   std::uint64_t chunks = 0;
   std::uint64_t chunks_sent = 0;
   std::uint64_t bytes_sent = 0;
-  std::string trouble;                // why the last attempt failed; empty if it did not
+  std::string trouble;  // why the last attempt failed; empty if it did not
 };
 
 struct WriteBackParts {
@@ -95,7 +101,8 @@ class WriteBack {
   void run();
   bool due();
   Result<bool> attempt(const CommitId& through);
-  Result<bool> resolve_foreign_head();
+  // refused: what the server said to the lease request or the commit.
+  Result<bool> resolve_foreign_head(const Error& refused);
   Status adopt(const contract::VersionInfo& version);
   Status make_branch();
   struct Committed {

@@ -1,4 +1,5 @@
-// What every fuzz target has: the entry point that libFuzzer and the replay call, and good inputs to start from.
+// What every fuzz target has: the entry point that libFuzzer and the replay call, and good inputs
+// to start from.
 #pragma once
 
 #include <cstddef>

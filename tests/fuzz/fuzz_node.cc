@@ -1,4 +1,5 @@
-// Tree nodes whose seal is right and whose content is hostile: the fuzzer writes the payload of a node.
+// Tree nodes whose seal is right and whose content is hostile: the fuzzer writes the payload of a
+// node.
 #include <cstdlib>
 
 #include "common/base/wire.h"
@@ -37,11 +38,13 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   if (decoded.ok()) {
     std::uint32_t free_from = 0;
     for (const format::Extent& e : decoded->extents) {
-      if (e.first_page < free_from || e.page_count == 0 || e.end_page() > parameters.leaf_pages) std::abort();
+      if (e.first_page < free_from || e.page_count == 0 || e.end_page() > parameters.leaf_pages)
+        std::abort();
       free_from = e.end_page();
     }
   }
-  const auto inner = format::seal_node(key(), format::ObjectKind::kInner, 2, children, {data, size});
+  const auto inner =
+      format::seal_node(key(), format::ObjectKind::kInner, 2, children, {data, size});
   const auto slots = format::decode_inner(parameters, 2, inner.ref, inner.bytes);
   if (slots.ok() && slots->slots.size() != parameters.fanout) std::abort();
   return 0;

@@ -1,15 +1,15 @@
-// What tests of the whole LDIM disk need: an RDIM in memory, an image in it, a key file, a simulated or
-// memory disk below the cache folder, and a model of what the guest wrote.
+// What tests of the whole LDIM disk need: an RDIM in memory, an image in it, a key file, a
+// simulated or memory disk below the cache folder, and a model of what the guest wrote.
 //
 // Threads: one test. Ownership: the fixture outlives the disks it opens.
 #pragma once
 
 #include <unistd.h>
 
-#include <catch2/catch.hpp>
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <catch2/catch.hpp>
 
 #include "common/format/key_file.h"
 #include "common/io/memory_file.h"
@@ -28,9 +28,11 @@ inline void require_ok(const Status& status) {
   REQUIRE(status.ok());
 }
 
-// Empty if equal; else where they differ (a failed comparison of the contents themselves would print megabytes).
+// Empty if equal; else where they differ (a failed comparison of the contents themselves would
+// print megabytes).
 inline std::string difference(const Bytes& got, const Bytes& wanted) {
-  if (got.size() != wanted.size()) return "sizes " + std::to_string(got.size()) + " and " + std::to_string(wanted.size());
+  if (got.size() != wanted.size())
+    return "sizes " + std::to_string(got.size()) + " and " + std::to_string(wanted.size());
   std::size_t first = wanted.size();
   std::size_t last = 0;
   for (std::size_t i = 0; i < wanted.size(); ++i) {
@@ -47,8 +49,8 @@ inline std::string difference(const Bytes& got, const Bytes& wanted) {
 class TemporaryKey {
  public:
   explicit TemporaryKey(Random& random) : key(format::generate_key_file(random)) {
-    path = (std::filesystem::temp_directory_path() / ("dims-test-key-" + std::to_string(::getpid()) + "-" +
-                                                      std::to_string(random.u64())))
+    path = (std::filesystem::temp_directory_path() /
+            ("dims-test-key-" + std::to_string(::getpid()) + "-" + std::to_string(random.u64())))
                .string();
     require_ok(format::create_key_file(path, key));
   }
@@ -60,8 +62,8 @@ class TemporaryKey {
 };
 
 // Puts `content` on the server as the next version of `name` (created if it is not there).
-inline VersionId commit_content(contract::Remote& remote, const format::KeyFile& key, const std::string& name,
-                                const Bytes& content, Random& random) {
+inline VersionId commit_content(contract::Remote& remote, const format::KeyFile& key,
+                                const std::string& name, const Bytes& content, Random& random) {
   contract::ImageInfo image;
   auto found = remote.find_image(name);
   if (found.ok()) {
@@ -80,12 +82,14 @@ inline VersionId commit_content(contract::Remote& remote, const format::KeyFile&
   tree::TreeShape shape{image.tree, image.image_bytes, {}};
   tree::RemoteNodeSource nodes(remote, image.id, contract::Priority::kDemand);
   tree::Uploader uploader(remote, image.id, {});
-  tree::TreeEditor editor(shape, domain_key, nodes, [&](format::SealedObject node) { return uploader.add(std::move(node)); });
+  tree::TreeEditor editor(shape, domain_key, nodes,
+                          [&](format::SealedObject node) { return uploader.add(std::move(node)); });
   Bytes padded = content;
   padded.resize(static_cast<std::size_t>(round_up(content.size(), kPageBytes)), 0);
   std::vector<tree::PlacedExtent> extents;
   for (const PageRange chunk : tree::Cutter(domain_key, image.tree.chunk_mean_bytes).cut(padded)) {
-    auto sealed = format::seal_chunk(domain_key, ByteView(padded).subspan(chunk.first * kPageBytes, chunk.count * kPageBytes));
+    auto sealed = format::seal_chunk(
+        domain_key, ByteView(padded).subspan(chunk.first * kPageBytes, chunk.count * kPageBytes));
     extents.push_back({chunk.first, chunk.count, 0, sealed.ref});
     require_ok(uploader.add(std::move(sealed)));
   }
@@ -93,7 +97,8 @@ inline VersionId commit_content(contract::Remote& remote, const format::KeyFile&
   const auto root = editor.finish();
   REQUIRE(root.ok());
   require_ok(uploader.finish());
-  contract::LeaseRequest lease_request{image.id, random.id<SessionId>(), random.id<MachineId>(), "importer", false};
+  contract::LeaseRequest lease_request{image.id, random.id<SessionId>(), random.id<MachineId>(),
+                                       "importer", false};
   const auto lease = remote.acquire_lease(lease_request);
   REQUIRE(lease.ok());
   format::VersionRecord record;
@@ -105,7 +110,8 @@ inline VersionId commit_content(contract::Remote& remote, const format::KeyFile&
   record.tree = image.tree;
   record.sequence = image.head_sequence + 1;
   format::seal_root_key(record, key.image_key(image.id), root->key, random);
-  contract::CommitOrder order{image.id, lease->lease, lease->token, image.head, format::encode_version(record, key.signing)};
+  contract::CommitOrder order{image.id, lease->lease, lease->token, image.head,
+                              format::encode_version(record, key.signing)};
   const auto answer = remote.commit(order);
   INFO((answer.ok() ? std::string() : answer.error().to_string()));
   REQUIRE(answer.ok());
@@ -115,7 +121,8 @@ inline VersionId commit_content(contract::Remote& remote, const format::KeyFile&
 }
 
 // The whole content of a version, read without LDIM.
-inline Bytes read_version(contract::Remote& remote, const format::KeyFile& key, const ImageId& image, const VersionId& version) {
+inline Bytes read_version(contract::Remote& remote, const format::KeyFile& key,
+                          const ImageId& image, const VersionId& version) {
   const auto info = remote.get_version(image, version, 0);
   REQUIRE(info.ok());
   const auto root = format::open_root(info->record, key.image_key(info->record.image));
@@ -123,26 +130,28 @@ inline Bytes read_version(contract::Remote& remote, const format::KeyFile& key, 
   Bytes content(static_cast<std::size_t>(round_up(info->record.image_bytes, kPageBytes)), 0);
   tree::RemoteNodeSource nodes(remote, image, contract::Priority::kDemand);
   const tree::TreeShape shape{info->record.tree, info->record.image_bytes, *root};
-  require_ok(tree::visit_leaves(shape, {0, pages_for(shape.image_bytes)}, nodes,
-                                [&](std::uint64_t first_page, const format::Reference&, const format::Leaf& leaf) -> Status {
-                                  for (const format::Extent& e : leaf.extents) {
-                                    const format::ObjectKey wanted = e.ref.object_key();
-                                    Bytes pages;
-                                    DIMS_TRY(remote.get(image, {&wanted, 1}, contract::Priority::kDemand,
-                                                        [&](std::size_t, Result<Bytes> object) {
-                                                          if (!object.ok()) return;
-                                                          auto opened = format::open_object(e.ref, *object);
-                                                          if (opened.ok()) pages = *opened;
-                                                        }));
-                                    if (pages.size() < (e.first_in_chunk + std::size_t{e.page_count}) * kPageBytes) {
-                                      return make_error(ErrorCode::kCorrupt, "chunk is missing or short");
-                                    }
-                                    std::copy_n(pages.begin() + e.first_in_chunk * static_cast<std::ptrdiff_t>(kPageBytes),
-                                                e.page_count * kPageBytes,
-                                                content.begin() + static_cast<std::ptrdiff_t>((first_page + e.first_page) * kPageBytes));
-                                  }
-                                  return ok_status();
-                                }));
+  require_ok(tree::visit_leaves(
+      shape, {0, pages_for(shape.image_bytes)}, nodes,
+      [&](std::uint64_t first_page, const format::Reference&, const format::Leaf& leaf) -> Status {
+        for (const format::Extent& e : leaf.extents) {
+          const format::ObjectKey wanted = e.ref.object_key();
+          Bytes pages;
+          DIMS_TRY(remote.get(image, {&wanted, 1}, contract::Priority::kDemand,
+                              [&](std::size_t, Result<Bytes> object) {
+                                if (!object.ok()) return;
+                                auto opened = format::open_object(e.ref, *object);
+                                if (opened.ok()) pages = *opened;
+                              }));
+          if (pages.size() < (e.first_in_chunk + std::size_t{e.page_count}) * kPageBytes) {
+            return make_error(ErrorCode::kCorrupt, "chunk is missing or short");
+          }
+          std::copy_n(pages.begin() + e.first_in_chunk * static_cast<std::ptrdiff_t>(kPageBytes),
+                      e.page_count * kPageBytes,
+                      content.begin() +
+                          static_cast<std::ptrdiff_t>((first_page + e.first_page) * kPageBytes));
+        }
+        return ok_status();
+      }));
   content.resize(info->record.image_bytes);
   return content;
 }
@@ -153,9 +162,14 @@ inline Bytes random_content(SeededRandom& random, std::size_t bytes) {
   for (std::size_t at = 0; at < bytes;) {
     const std::size_t n = std::min<std::size_t>(bytes - at, (1 + random.below(40)) * 1500);
     switch (random.below(3)) {
-      case 0: break;
-      case 1: std::fill_n(content.begin() + static_cast<std::ptrdiff_t>(at), n, static_cast<std::uint8_t>(1 + random.below(255))); break;
-      default: random.fill(MutByteView(content).subspan(at, n));
+      case 0:
+        break;
+      case 1:
+        std::fill_n(content.begin() + static_cast<std::ptrdiff_t>(at), n,
+                    static_cast<std::uint8_t>(1 + random.below(255)));
+        break;
+      default:
+        random.fill(MutByteView(content).subspan(at, n));
     }
     at += n;
   }

@@ -25,7 +25,8 @@ TEST_CASE("sizes and durations parse as people write them") {
 TEST_CASE("host and port") {
   CHECK(parse_host_port("127.0.0.1:7440")->port == 7440);
   CHECK(parse_host_port("[::1]:1")->host == "::1");
-  for (const char* bad : {"", "host", ":1", "h:99999", "::1:5", "h:x"}) CHECK(!parse_host_port(bad).ok());
+  for (const char* bad : {"", "host", ":1", "h:99999", "::1:5", "h:x"})
+    CHECK(!parse_host_port(bad).ok());
 }
 
 TEST_CASE("pages touched by a byte range") {

@@ -7,7 +7,8 @@
 using namespace dims;
 
 TEST_CASE("sha256 matches the published vector and streams") {
-  CHECK(crypto::sha256(as_bytes("abc")).hex() == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  CHECK(crypto::sha256(as_bytes("abc")).hex() ==
+        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
   crypto::Sha256 stream;
   stream.update(as_bytes("a"));
   (void)stream.peek();

@@ -1,7 +1,7 @@
-// Sessions: what a start, a restart, another machine, a lost reply and a power cut do to the base and to
-// unsent writes.
-#include <nlohmann/json.hpp>
+// Sessions: what a start, a restart, another machine, a lost reply and a power cut do to the base
+// and to unsent writes.
 #include <thread>
+#include <nlohmann/json.hpp>
 
 #include "tests/support/disk_fixture.h"
 
@@ -11,7 +11,8 @@ using ldim::CommitStep;
 
 namespace {
 
-void write_at(ldim::Disk& disk, Bytes& model, std::uint64_t offset, std::size_t count, std::uint8_t value) {
+void write_at(ldim::Disk& disk, Bytes& model, std::uint64_t offset, std::size_t count,
+              std::uint8_t value) {
   const Bytes data(count, value);
   require_ok(disk.write({offset, count}, data.data(), false));
   std::fill_n(model.begin() + static_cast<std::ptrdiff_t>(offset), count, value);
@@ -38,7 +39,8 @@ TEST_CASE("a second machine sees what the first synced and fetches only what cha
     write_at(*first, content, kMiB + 100, 9000, 0x11);
     write_at(*first, content, 5 * kMiB, 4096, 0x22);
     DiskFixture::sync(*first);
-    write_at(*first, content, 6 * kMiB, 50, 0x33);  // flushed at close, sent by nobody: manual write-back
+    write_at(*first, content, 6 * kMiB, 50,
+             0x33);  // flushed at close, sent by nobody: manual write-back
     DiskFixture::sync(*first);
     require_ok(first->client_connected());
     first->client_left(true);
@@ -53,7 +55,9 @@ TEST_CASE("a second machine sees what the first synced and fetches only what cha
   require_ok(second->close(std::chrono::seconds(1)));
 }
 
-TEST_CASE("restart under a running guest after another machine has committed: the disk does not change, unsent writes become a branch") {
+TEST_CASE(
+    "restart under a running guest after another machine has committed: the disk does not change, "
+    "unsent writes become a branch") {
   DiskFixture t;
   FakeRemote remote;
   Bytes guest = random_content(t.random, 2 * kMiB);
@@ -85,10 +89,12 @@ TEST_CASE("restart under a running guest after another machine has committed: th
   const auto branch_image = remote.find_image(branch);
   REQUIRE(branch_image.ok());
   CHECK(branch_image->conflict_of == "disk");
-  CHECK(difference(read_version(remote, t.key.key, branch_image->id, branch_image->head), guest) == "");
+  CHECK(difference(read_version(remote, t.key.key, branch_image->id, branch_image->head), guest) ==
+        "");
   const auto image = remote.find_image("disk");
   CHECK(difference(read_version(remote, t.key.key, image->id, image->head), others) == "");
-  // The session goes on on its branch, over a restart too; the next session starts on the image's head.
+  // The session goes on on its branch, over a restart too; the next session starts on the image's
+  // head.
   require_ok(disk->close(std::chrono::seconds(1)));
   disk = t.open(fs, remote);
   CHECK(difference(DiskFixture::read_all(*disk), guest) == "");
@@ -117,7 +123,8 @@ TEST_CASE("commit reply lost: the retry is no conflict with itself") {
     remote.lose_replies(RemoteCall::kCommit, 1);
     const auto sent = disk->sync(false, {});
     REQUIRE(sent.ok());
-    while (remote.calls(RemoteCall::kCommit) < 2) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    while (remote.calls(RemoteCall::kCommit) < 2)
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
     write_at(*disk, guest, 9000, 5000, 2);
     DiskFixture::sync(*disk);
   }
@@ -125,7 +132,8 @@ TEST_CASE("commit reply lost: the retry is no conflict with itself") {
     write_at(*disk, guest, 0, 5000, 1);
     remote.lose_replies(RemoteCall::kCommit, 1000);
     REQUIRE(disk->sync(false, {}).ok());
-    while (remote.calls(RemoteCall::kCommit) < 2) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    while (remote.calls(RemoteCall::kCommit) < 2)
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
     disk.reset();
     remote.lose_replies(RemoteCall::kCommit, 0);
     disk = t.open(fs, remote);
@@ -140,10 +148,13 @@ TEST_CASE("commit reply lost: the retry is no conflict with itself") {
   require_ok(disk->close(std::chrono::seconds(1)));
 }
 
-TEST_CASE("a power cut between any two steps of a commit serves no old page as new and loses nothing flushed") {
+TEST_CASE(
+    "a power cut between any two steps of a commit serves no old page as new and loses nothing "
+    "flushed") {
   const std::uint64_t base_seed = seed();
-  for (const CommitStep stop : {CommitStep::kSealed, CommitStep::kUploaded, CommitStep::kCommitted, CommitStep::kCacheSynced,
-                                CommitStep::kBaseRecorded, CommitStep::kMapAdvanced, CommitStep::kTrimmed}) {
+  for (const CommitStep stop : {CommitStep::kSealed, CommitStep::kUploaded, CommitStep::kCommitted,
+                                CommitStep::kCacheSynced, CommitStep::kBaseRecorded,
+                                CommitStep::kMapAdvanced, CommitStep::kTrimmed}) {
     for (std::uint64_t cut = 0; cut < 6; ++cut) {
       DiskFixture t(base_seed + cut);
       INFO("step " << static_cast<int>(stop) << " seed " << base_seed + cut);
@@ -155,10 +166,14 @@ TEST_CASE("a power cut between any two steps of a commit serves no old page as n
         bool armed = false;
         auto disk = t.open(*fs, remote, [&](CommitStep step) { return !(armed && step == stop); });
         // A first commit, so that old pages of these places are in the cache.
-        for (int i = 0; i < 4; ++i) write_at(*disk, guest, static_cast<std::uint64_t>(i) * 200000, 20000, static_cast<std::uint8_t>(0x10 + i));
+        for (int i = 0; i < 4; ++i)
+          write_at(*disk, guest, static_cast<std::uint64_t>(i) * 200000, 20000,
+                   static_cast<std::uint8_t>(0x10 + i));
         DiskFixture::sync(*disk);
         REQUIRE(difference(DiskFixture::read_all(*disk), guest) == "");
-        for (int i = 0; i < 4; ++i) write_at(*disk, guest, static_cast<std::uint64_t>(i) * 200000 + 3000, 20000, static_cast<std::uint8_t>(0x20 + i));
+        for (int i = 0; i < 4; ++i)
+          write_at(*disk, guest, static_cast<std::uint64_t>(i) * 200000 + 3000, 20000,
+                   static_cast<std::uint8_t>(0x20 + i));
         require_ok(disk->flush());
         armed = true;
         CHECK(!disk->sync(true, std::chrono::milliseconds(700)).ok());

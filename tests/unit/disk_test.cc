@@ -1,7 +1,8 @@
-// The disk against a byte-array model: reads, writes, zeroes and flushes of every size and alignment.
+// The disk against a byte-array model: reads, writes, zeroes and flushes of every size and
+// alignment.
 #include <atomic>
-#include <nlohmann/json.hpp>
 #include <thread>
+#include <nlohmann/json.hpp>
 
 #include "tests/support/disk_fixture.h"
 
@@ -49,7 +50,9 @@ struct Model {
 
 }  // namespace
 
-TEST_CASE("random requests equal the model before and after restart, sync, cache loss and on a second machine") {
+TEST_CASE(
+    "random requests equal the model before and after restart, sync, cache loss and on a second "
+    "machine") {
   DiskFixture t;
   FakeRemote remote;
   // An odd size: no multiple of a page.
@@ -66,7 +69,8 @@ TEST_CASE("random requests equal the model before and after restart, sync, cache
       REQUIRE(difference(DiskFixture::read_all(*disk), model.content) == "");
       const auto image = remote.find_image("disk");
       INFO(disk->status(false).dump(1) << " head " << image->head_sequence);
-      REQUIRE(difference(read_version(remote, t.key.key, image->id, image->head), model.content) == "");
+      REQUIRE(difference(read_version(remote, t.key.key, image->id, image->head), model.content) ==
+              "");
       CHECK(disk->status(false)["safe_to_switch_off"].get<bool>());
     }
     require_ok(disk->close(std::chrono::seconds(10)));
@@ -95,7 +99,8 @@ TEST_CASE("many threads on parts of their own, with write-back running, lose not
       SeededRandom random(thread_seed);
       for (int i = 0; i < 400; ++i) {
         const std::uint64_t in_part = random.below(kPart - 1);
-        const ByteRange range{n * kPart + in_part, 1 + random.below(std::min<std::uint64_t>(20000, kPart - in_part))};
+        const ByteRange range{n * kPart + in_part,
+                              1 + random.below(std::min<std::uint64_t>(20000, kPart - in_part))};
         Bytes data(range.count);
         const auto from = content.begin() + static_cast<std::ptrdiff_t>(range.offset);
         if (random.below(2) == 0) {
@@ -103,7 +108,8 @@ TEST_CASE("many threads on parts of their own, with write-back running, lose not
           if (!disk->write(range, data.data(), false).ok()) ++wrong;
           std::copy(data.begin(), data.end(), from);
         } else {
-          if (!disk->read(range, data.data()).ok() || !std::equal(data.begin(), data.end(), from)) ++wrong;
+          if (!disk->read(range, data.data()).ok() || !std::equal(data.begin(), data.end(), from))
+            ++wrong;
         }
         if (random.below(25) == 0 && !disk->flush().ok()) ++wrong;
       }
