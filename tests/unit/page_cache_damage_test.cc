@@ -1,5 +1,5 @@
-// What becomes of a cache whose files were damaged, cut, exchanged or planted: pages are lost, never wrong,
-// and the cache goes on.
+// What becomes of a cache whose files were damaged, cut, exchanged or planted: pages are lost,
+// never wrong, and the cache goes on.
 #include <catch2/catch.hpp>
 
 #include <functional>
@@ -31,7 +31,8 @@ void fill(io::FileSystem& fs, const ldim::PageCacheOptions& options, std::uint64
 
 std::uint64_t count_right(PageCache& cache, std::uint64_t first = 0) {
   std::uint64_t right = 0;
-  for (std::uint64_t i = first; i < first + kObjects; ++i) right += look(cache, i, kPages) == Seen::kRight ? 1u : 0u;
+  for (std::uint64_t i = first; i < first + kObjects; ++i)
+    right += look(cache, i, kPages) == Seen::kRight ? 1u : 0u;
   return right;
 }
 
@@ -59,8 +60,12 @@ std::uint32_t slot_of(PageCache& cache, std::uint64_t number) {
   return static_cast<std::uint32_t>(cache.find(object_id(number), nullptr).value >> 7 & 0x7fffff);
 }
 
-std::string seg(std::uint64_t sequence) { return ldim::cache_file_name(CacheFileKind::kData, sequence); }
-std::string idx(std::uint64_t sequence) { return ldim::cache_file_name(CacheFileKind::kIndex, sequence); }
+std::string seg(std::uint64_t sequence) {
+  return ldim::cache_file_name(CacheFileKind::kData, sequence);
+}
+std::string idx(std::uint64_t sequence) {
+  return ldim::cache_file_name(CacheFileKind::kIndex, sequence);
+}
 
 std::uint32_t capacity() { return ldim::cache_segment_capacity(PageCache::kMinLimitBytes); }
 
@@ -75,16 +80,20 @@ TEST_CASE("a flipped byte anywhere costs at most what it touches") {
     const std::string name = names[random.below(names.size())];
     const std::size_t size = file_bytes(fs, name).size();
     // Headers, tags and records are small: aim at them often.
-    const std::size_t at = random.below(random.below(2) == 0 ? size : std::min<std::size_t>(size, 8192));
+    const std::size_t at =
+        random.below(random.below(2) == 0 ? size : std::min<std::size_t>(size, 8192));
     flip(fs, name, at);
     INFO("byte " << at << " of " << name);
     auto cache = open_cache(fs, cache_options());
     const std::uint64_t right = count_right(*cache);
     const bool header = at < sizeof(ldim::CacheHeaderLayout);
-    if (header) CHECK(right <= kObjects);  // the whole segment may go
-    else CHECK(right >= kObjects - 1);
+    if (header)
+      CHECK(right <= kObjects);  // the whole segment may go
+    else
+      CHECK(right >= kObjects - 1);
     CHECK(cache->stats().damaged_pages <= 1);
-    if (!header && right < kObjects && name.ends_with(".seg")) CHECK(cache->stats().damaged_pages == 1);
+    if (!header && right < kObjects && name.ends_with(".seg"))
+      CHECK(cache->stats().damaged_pages == 1);
     check_goes_on(fs, *cache);
   }
 }
@@ -92,12 +101,14 @@ TEST_CASE("a flipped byte anywhere costs at most what it touches") {
 TEST_CASE("a damaged page is dropped once, zeroed, counted, and can be cached again") {
   io::MemoryFileSystem fs;
   auto cache = open_cache(fs, cache_options());
-  for (std::uint64_t i = 0; i < 10; ++i) REQUIRE(cache->insert(object_id(i), object_bytes(i, kPages), 0).ok());
+  for (std::uint64_t i = 0; i < 10; ++i)
+    REQUIRE(cache->insert(object_id(i), object_bytes(i, kPages), 0).ok());
   const std::uint64_t offset = ldim::cache_page_offset(capacity(), slot_of(*cache, 4) + 1);
   flip(fs, seg(segment_of(*cache, 4)), offset + 100);
   const CachePlace place = cache->find(object_id(4), nullptr);
   Bytes first(kPageBytes);
-  CHECK(cache->read(place, object_id(4), 0, first) == CacheRead::kOk);  // the neighbour page is whole
+  CHECK(cache->read(place, object_id(4), 0, first) ==
+        CacheRead::kOk);  // the neighbour page is whole
   Bytes out(kPages * kPageBytes, 1);
   CHECK(cache->read(place, object_id(4), 0, out) == CacheRead::kDamaged);
   CHECK(is_all_zero(out));
@@ -135,7 +146,8 @@ TEST_CASE("files cut anywhere open as what is left") {
 TEST_CASE("a file cut under the running cache loses pages, no more") {
   io::MemoryFileSystem fs;
   auto cache = open_cache(fs, cache_options());
-  for (std::uint64_t i = 0; i < kObjects; ++i) REQUIRE(cache->insert(object_id(i), object_bytes(i, kPages), 0).ok());
+  for (std::uint64_t i = 0; i < kObjects; ++i)
+    REQUIRE(cache->insert(object_id(i), object_bytes(i, kPages), 0).ok());
   auto file = fs.open(kCacheFolder + "/" + seg(1), io::OpenMode::kReadWrite).value();
   REQUIRE(file->truncate(file->size().value() / 2).ok());
   const std::uint64_t right = count_right(*cache);
@@ -201,18 +213,20 @@ TEST_CASE("files are exchanged, doubled, renamed or torn apart") {
 TEST_CASE("slots that change places are noticed, also inside one object") {
   io::MemoryFileSystem fs;
   auto cache = open_cache(fs, cache_options());
-  for (std::uint64_t i = 0; i < 10; ++i) REQUIRE(cache->insert(object_id(i), object_bytes(i, kPages), 0).ok());
+  for (std::uint64_t i = 0; i < 10; ++i)
+    REQUIRE(cache->insert(object_id(i), object_bytes(i, kPages), 0).ok());
   Bytes bytes = file_bytes(fs, seg(1));
   const auto exchange = [&](std::uint32_t a, std::uint32_t b) {
     for (std::size_t i = 0; i < kPageBytes; ++i) {
-      std::swap(bytes[ldim::cache_page_offset(capacity(), a) + i], bytes[ldim::cache_page_offset(capacity(), b) + i]);
+      std::swap(bytes[ldim::cache_page_offset(capacity(), a) + i],
+                bytes[ldim::cache_page_offset(capacity(), b) + i]);
     }
     for (std::size_t i = 0; i < crypto::kTagBytes; ++i) {
       std::swap(bytes[ldim::cache_tag_offset(a) + i], bytes[ldim::cache_tag_offset(b) + i]);
     }
   };
-  exchange(slot_of(*cache, 1), slot_of(*cache, 2));          // the same page of two objects
-  exchange(slot_of(*cache, 3), slot_of(*cache, 3) + 1);      // two pages of one
+  exchange(slot_of(*cache, 1), slot_of(*cache, 2));      // the same page of two objects
+  exchange(slot_of(*cache, 3), slot_of(*cache, 3) + 1);  // two pages of one
   write_file(fs, seg(1), bytes);
   for (std::uint64_t i = 0; i < 10; ++i) {
     CHECK(look(*cache, i, kPages) == (i >= 1 && i <= 3 ? Seen::kAbsent : Seen::kRight));
@@ -230,8 +244,8 @@ TEST_CASE("old but valid bytes put back into a reused number are noticed") {
   SECTION("the whole data file") { write_file(fs, seg(1), old_data); }
   SECTION("its pages under the new header") {
     Bytes mixed = file_bytes(fs, seg(1));
-    std::copy(old_data.begin() + static_cast<std::ptrdiff_t>(ldim::kCacheHeaderBytes), old_data.end(),
-              mixed.begin() + static_cast<std::ptrdiff_t>(ldim::kCacheHeaderBytes));
+    std::copy(old_data.begin() + static_cast<std::ptrdiff_t>(ldim::kCacheHeaderBytes),
+              old_data.end(), mixed.begin() + static_cast<std::ptrdiff_t>(ldim::kCacheHeaderBytes));
     write_file(fs, seg(1), mixed);
   }
   SECTION("both files: an old state that was valid, whose objects are what their ids say") {
@@ -262,26 +276,32 @@ TEST_CASE("segments of another machine, image or key are not ours") {
 TEST_CASE("verify_all finds every kind of damage and drops it") {
   io::MemoryFileSystem fs;
   auto cache = open_cache(fs, cache_options());
-  for (std::uint64_t i = 0; i < kObjects; ++i) REQUIRE(cache->insert(object_id(i), object_bytes(i, kPages), 0).ok());
+  for (std::uint64_t i = 0; i < kObjects; ++i)
+    REQUIRE(cache->insert(object_id(i), object_bytes(i, kPages), 0).ok());
   CHECK(cache->verify_all().value() == 0);
   flip(fs, seg(segment_of(*cache, 5)), ldim::cache_page_offset(capacity(), slot_of(*cache, 5)));
   flip(fs, seg(segment_of(*cache, 9)), ldim::cache_tag_offset(slot_of(*cache, 9) + kPages - 1));
-  flip(fs, idx(segment_of(*cache, 20)), ldim::cache_record_offset(20));  // record numbers follow the inserts
+  flip(fs, idx(segment_of(*cache, 20)),
+       ldim::cache_record_offset(20));  // record numbers follow the inserts
   CHECK(cache->verify_all().value() == 3 * kPages);
   CHECK(cache->stats().objects == kObjects - 3);
   CHECK(cache->stats().damaged_pages == 3);
   CHECK(cache->verify_all().value() == 0);
-  for (const std::uint64_t i : {5u, 9u, 20u}) CHECK_FALSE(cache->find(object_id(i), nullptr).known());
+  for (const std::uint64_t i : {5u, 9u, 20u})
+    CHECK_FALSE(cache->find(object_id(i), nullptr).known());
   check_goes_on(fs, *cache);
 }
 
 TEST_CASE("damage does not spread when eviction carries over") {
   io::MemoryFileSystem fs;
   auto cache = open_cache(fs, cache_options());
-  for (std::uint64_t i = 0; i < 20; ++i) REQUIRE(cache->insert(object_id(i), object_bytes(i, 2), 3).ok());
+  for (std::uint64_t i = 0; i < 20; ++i)
+    REQUIRE(cache->insert(object_id(i), object_bytes(i, 2), 3).ok());
   flip(fs, seg(1), ldim::cache_page_offset(capacity(), slot_of(*cache, 3)) + 7);
-  for (std::uint64_t i = 100; i < 1300; ++i) REQUIRE(cache->insert(object_id(i), object_bytes(i, 4), 0).ok());
-  for (std::uint64_t i = 0; i < 20; ++i) CHECK(look(*cache, i, 2) == (i == 3 ? Seen::kAbsent : Seen::kRight));
+  for (std::uint64_t i = 100; i < 1300; ++i)
+    REQUIRE(cache->insert(object_id(i), object_bytes(i, 4), 0).ok());
+  for (std::uint64_t i = 0; i < 20; ++i)
+    CHECK(look(*cache, i, 2) == (i == 3 ? Seen::kAbsent : Seen::kRight));
   CHECK(cache->stats().damaged_pages == 1);
 }
 
@@ -289,13 +309,15 @@ TEST_CASE("no nonce is ever used twice under one key") {
   // A page's key follows from the salt, its nonce from the sequence and the slot.
   io::MemoryFileSystem fs;
   SeededRandom random(seed());
-  std::map<std::pair<ldim::CacheSalt, std::uint64_t>, Bytes> seen;  // (salt, sequence) -> pages as they were first seen
+  std::map<std::pair<ldim::CacheSalt, std::uint64_t>, Bytes>
+      seen;  // (salt, sequence) -> pages as they were first seen
   std::uint64_t number = 0;
   for (int open = 0; open < 12; ++open) {
     auto cache = open_cache(fs, cache_options(), random);
     if (open % 4 == 3) cache->clear();
     for (int i = 0; i < 60; ++i) {
-      REQUIRE(cache->insert(object_id(number), object_bytes(number, 4), number % 3 == 0 ? 1 : 0).ok());
+      REQUIRE(
+          cache->insert(object_id(number), object_bytes(number, 4), number % 3 == 0 ? 1 : 0).ok());
       ++number;
     }
     cache.reset();
@@ -307,9 +329,11 @@ TEST_CASE("no nonce is ever used twice under one key") {
       const auto [at, fresh] = seen.try_emplace({header->salt, header->sequence}, bytes);
       if (!fresh) CHECK(at->second == bytes);  // never written again after the open that made it
     }
-    // The next open has no file to learn the newest number from: it begins again, under another salt.
+    // The next open has no file to learn the newest number from: it begins again, under another
+    // salt.
     if (open % 4 == 1) {
-      for (const std::string& name : cache_files(fs)) REQUIRE(fs.remove(kCacheFolder + "/" + name).ok());
+      for (const std::string& name : cache_files(fs))
+        REQUIRE(fs.remove(kCacheFolder + "/" + name).ok());
     }
   }
   CHECK(seen.size() >= 12);

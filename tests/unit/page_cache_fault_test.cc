@@ -1,4 +1,5 @@
-// Power cuts, kills, full disks and failing calls under the cache: every read is right bytes or absence.
+// Power cuts, kills, full disks and failing calls under the cache: every read is right bytes or
+// absence.
 #include <catch2/catch.hpp>
 
 #include <vector>
@@ -16,7 +17,8 @@ constexpr std::uint32_t kPages = 3;
 
 std::uint64_t count_right(PageCache& cache, std::uint64_t from, std::uint64_t to) {
   std::uint64_t right = 0;
-  for (std::uint64_t i = from; i < to; ++i) right += look(cache, i, kPages) == Seen::kRight ? 1u : 0u;
+  for (std::uint64_t i = from; i < to; ++i)
+    right += look(cache, i, kPages) == Seen::kRight ? 1u : 0u;
   return right;
 }
 
@@ -43,7 +45,8 @@ TEST_CASE("after a power cut anywhere synced objects are there and nothing is wr
     }
     for (int outcome = 0; outcome < 3; ++outcome) {
       const std::uint64_t cut_seed = random.next();
-      INFO("round " << round << ", cut " << cut_seed << ", inserted " << inserted << ", synced " << synced);
+      INFO("round " << round << ", cut " << cut_seed << ", inserted " << inserted << ", synced "
+                    << synced);
       auto found = disk.after_power_cut(cut_seed);
       auto again = open_cache(*found, cache_options(), random);
       CHECK(count_right(*again, 0, synced) == synced);
@@ -58,7 +61,9 @@ TEST_CASE("after a power cut anywhere synced objects are there and nothing is wr
   }
 }
 
-TEST_CASE("a power cut while old segments are being evicted serves nothing wrong and keeps what has lives") {
+TEST_CASE(
+    "a power cut while old segments are being evicted serves nothing wrong and keeps what has "
+    "lives") {
   SeededRandom random(seed() + 1);
   for (int round = 0; round < 8; ++round) {
     SimFileSystem disk;
@@ -104,7 +109,8 @@ TEST_CASE("any one call of an insert may fail: not cached, and the cache goes on
         const Status status = cache->insert(object_id(i), object_bytes(i, kPages), 0);
         if (!status) {
           ++failed;
-          CHECK((status.error().code == ErrorCode::kIo || status.error().code == ErrorCode::kNoSpace));
+          CHECK((status.error().code == ErrorCode::kIo ||
+                 status.error().code == ErrorCode::kNoSpace));
           CHECK(look(*cache, i, kPages) == Seen::kAbsent);
         }
       }
@@ -123,13 +129,15 @@ TEST_CASE("any one call of an insert may fail: not cached, and the cache goes on
   }
 }
 
-TEST_CASE("any one call may fail while segments are evicted: the limit holds and the cache goes on") {
+TEST_CASE(
+    "any one call may fail while segments are evicted: the limit holds and the cache goes on") {
   SeededRandom random(seed() + 2);
   for (int round = 0; round < 30; ++round) {
     SimFileSystem disk;
     auto cache = open_cache(disk, cache_options());
     insert_all(*cache, 0, 1250, 1);
-    disk.fail_call(disk.calls() + random.below(1500), random.below(2) == 0 ? SimFault::kIo : SimFault::kSpace);
+    disk.fail_call(disk.calls() + random.below(1500),
+                   random.below(2) == 0 ? SimFault::kIo : SimFault::kSpace);
     for (std::uint64_t i = 2000; i < 2400; ++i) {
       (void)cache->insert(object_id(i), object_bytes(i, kPages), 1);
       if (i % 20 == 0) REQUIRE(folder_bytes(disk) <= PageCache::kMinLimitBytes);
@@ -191,14 +199,16 @@ TEST_CASE("the cache gives space back when it is asked to") {
   REQUIRE(cache->yield_space(4 * kMiB).ok());
   CHECK(folder_bytes(disk) + 4 * kMiB <= before);
   CHECK(cache->stats().limit_bytes <= before - 4 * kMiB);
-  CHECK(look(*cache, 0, kPages) == Seen::kAbsent);     // the oldest went
+  CHECK(look(*cache, 0, kPages) == Seen::kAbsent);  // the oldest went
   CHECK(look(*cache, 999, kPages) == Seen::kRight);
   const Status all = cache->yield_space(kGiB);
   CHECK(all.error().code == ErrorCode::kNoSpace);
   CHECK(folder_bytes(disk) == 0);
   disk.set_capacity(kMiB);  // somebody else took it
-  CHECK(cache->insert(object_id(1), object_bytes(1, kPages), 0).error().code == ErrorCode::kNoSpace);
-  CHECK(cache->insert(object_id(1), object_bytes(1, kPages), 0).error().code == ErrorCode::kNoSpace);
+  CHECK(cache->insert(object_id(1), object_bytes(1, kPages), 0).error().code ==
+        ErrorCode::kNoSpace);
+  CHECK(cache->insert(object_id(1), object_bytes(1, kPages), 0).error().code ==
+        ErrorCode::kNoSpace);
   disk.set_capacity(0);
   insert_all(*cache, 0, 100);
   CHECK(count_right(*cache, 0, 100) == 100);

@@ -29,7 +29,8 @@ inline Bytes object_bytes(std::uint64_t number, std::uint32_t pages) {
   return bytes;
 }
 
-inline ldim::PageCacheOptions cache_options(std::uint64_t limit_bytes = ldim::PageCache::kMinLimitBytes) {
+inline ldim::PageCacheOptions cache_options(
+    std::uint64_t limit_bytes = ldim::PageCache::kMinLimitBytes) {
   ldim::PageCacheOptions options;
   options.folder = kCacheFolder;
   options.machine.bytes.fill(0x11);
@@ -39,14 +40,16 @@ inline ldim::PageCacheOptions cache_options(std::uint64_t limit_bytes = ldim::Pa
   return options;
 }
 
-inline std::unique_ptr<ldim::PageCache> open_cache(io::FileSystem& fs, const ldim::PageCacheOptions& options,
+inline std::unique_ptr<ldim::PageCache> open_cache(io::FileSystem& fs,
+                                                   const ldim::PageCacheOptions& options,
                                                    Random& random = system_random()) {
   auto cache = ldim::PageCache::open(fs, options, random);
   if (!cache) FAIL("cannot open the cache: " << cache.error().to_string());
   return std::move(cache).value();
 }
 
-// The sizes of all files in the cache's folder together (0 if a planned fault strikes this very call).
+// The sizes of all files in the cache's folder together (0 if a planned fault strikes this very
+// call).
 inline std::uint64_t folder_bytes(io::FileSystem& fs) {
   std::uint64_t sum = 0;
   const auto names = fs.list(kCacheFolder);
@@ -75,7 +78,8 @@ inline void write_file(io::FileSystem& fs, const std::string& name, ByteView byt
 
 enum class Seen { kRight, kAbsent };
 
-// Looks an object up and reads all its present pages. Anything but right bytes or absence fails the test.
+// Looks an object up and reads all its present pages. Anything but right bytes or absence fails the
+// test.
 inline Seen look(ldim::PageCache& cache, std::uint64_t number, std::uint32_t pages) {
   std::uint32_t present = 0;
   const ldim::CachePlace place = cache.find(object_id(number), &present);
@@ -88,7 +92,8 @@ inline Seen look(ldim::PageCache& cache, std::uint64_t number, std::uint32_t pag
     return Seen::kAbsent;
   }
   const Bytes want = object_bytes(number, pages);
-  if (std::memcmp(out.data(), want.data(), out.size()) != 0) FAIL("wrong bytes of object " << number);
+  if (std::memcmp(out.data(), want.data(), out.size()) != 0)
+    FAIL("wrong bytes of object " << number);
   return Seen::kRight;
 }
 

@@ -78,8 +78,8 @@ TEST_CASE("cache format 1 is what the golden file says") {
   made["page-ad"] = Bytes(ad.view().begin(), ad.view().end());
   Bytes page(kPageBytes, 0x5a);
   Bytes tag(crypto::kTagBytes);
-  keys.pages().seal(cache_nonce(example.header.sequence, example.record.first_slot), ad.view(), page, page.data(),
-                    tag.data());
+  keys.pages().seal(cache_nonce(example.header.sequence, example.record.first_slot), ad.view(),
+                    page, page.data(), tag.data());
   made["page-tag"] = tag;
   const Digest digest = crypto::sha256(page);
   made["page-sha256"] = Bytes(digest.bytes.begin(), digest.bytes.end());
@@ -112,8 +112,9 @@ TEST_CASE("headers of cache segments are read back, and bent ones are not") {
     Bytes bent = block;
     bent[at] = static_cast<std::uint8_t>(bent[at] ^ 1);
     const auto parsed = parse_cache_header(CacheFileKind::kData, bent);
-    const bool accepted = parsed.ok() && check_cache_header(bent, CacheKeys(example.key, parsed->salt, parsed->owner)
-                                                                      .header_key());
+    const bool accepted =
+        parsed.ok() &&
+        check_cache_header(bent, CacheKeys(example.key, parsed->salt, parsed->owner).header_key());
     CHECK_FALSE(accepted);
   }
   Bytes newer = block;
@@ -144,20 +145,23 @@ TEST_CASE("an index record opens only where it was written") {
   // Sealed by us, but impossible.
   CacheRecord wild = example.record;
   wild.first_slot = example.header.capacity_pages - 4;
-  CHECK_FALSE(open_cache_record(keys, example.header, 3, seal_cache_record(keys, example.header, 3, wild)));
+  CHECK_FALSE(
+      open_cache_record(keys, example.header, 3, seal_cache_record(keys, example.header, 3, wild)));
   wild = example.record;
   wild.pages = 0;
-  CHECK_FALSE(open_cache_record(keys, example.header, 3, seal_cache_record(keys, example.header, 3, wild)));
+  CHECK_FALSE(
+      open_cache_record(keys, example.header, 3, seal_cache_record(keys, example.header, 3, wild)));
 }
 
 TEST_CASE("the places of a segment file do not overlap and fit the limit") {
-  for (const std::uint64_t limit : {PageCache::kMinLimitBytes, 17 * kMiB, 100 * kMiB, kGiB, 10 * kGiB, 300 * kGiB,
-                                    1024 * kGiB, 64 * 1024 * kGiB}) {
+  for (const std::uint64_t limit : {PageCache::kMinLimitBytes, 17 * kMiB, 100 * kMiB, kGiB,
+                                    10 * kGiB, 300 * kGiB, 1024 * kGiB, 64 * 1024 * kGiB}) {
     const std::uint32_t capacity = cache_segment_capacity(limit);
     INFO(limit << ": " << capacity);
     CHECK(capacity >= 128);  // any object fits
     CHECK(capacity <= kCacheMaxSlots);
-    CHECK(cache_segment_bytes(capacity, capacity, capacity) <= std::max(limit / 16, std::uint64_t{1}));
+    CHECK(cache_segment_bytes(capacity, capacity, capacity) <=
+          std::max(limit / 16, std::uint64_t{1}));
     CHECK(cache_tag_offset(capacity) <= cache_page_offset(capacity, 0));
     CHECK(cache_page_offset(capacity, 0) % kPageBytes == 0);
     CHECK(cache_nonce(2, 0) > cache_nonce(1, capacity));
@@ -176,7 +180,8 @@ TEST_CASE("file names of the cache are told from others") {
   CHECK(parse_cache_file_name("7.idx")->sequence == 0);
   CHECK(parse_cache_file_name("2147483648.seg")->sequence == 0);
   CHECK(parse_cache_file_name("2147483647.seg")->sequence == 2147483647);
-  for (const char* name : {"", ".seg", "x.seg", "0000000007", "0000000007.seg.new", "-000000007.seg", "lock"}) {
+  for (const char* name :
+       {"", ".seg", "x.seg", "0000000007", "0000000007.seg.new", "-000000007.seg", "lock"}) {
     CHECK_FALSE(parse_cache_file_name(name));
   }
 }

@@ -33,7 +33,8 @@ TEST_CASE("tags are remembered by segment and slot, and unwritten ones are not")
   const Bytes line = line_of(3, 10);
   memory.put(1, 300, line);  // slots 256 to 265 of the line that begins at 256
   REQUIRE(memory.get(1, 258, 4, out.data()));
-  CHECK(std::equal(out.begin(), out.end(), line.begin() + 2 * static_cast<std::ptrdiff_t>(crypto::kTagBytes)));
+  CHECK(std::equal(out.begin(), out.end(),
+                   line.begin() + 2 * static_cast<std::ptrdiff_t>(crypto::kTagBytes)));
   CHECK_FALSE(memory.get(1, 264, 4, out.data()));  // runs into what the file did not have
   CHECK_FALSE(memory.get(2, 258, 1, out.data()));
   CHECK_FALSE(memory.get(1, 2, 1, out.data()));
@@ -104,9 +105,11 @@ TEST_CASE("what is read does not depend on how many tags are remembered") {
 TEST_CASE("a tag damaged in the file is found by checking, remembered or not") {
   io::MemoryFileSystem fs;
   auto cache = open_cache(fs, cache_options());
-  for (std::uint64_t i = 0; i < 10; ++i) REQUIRE(cache->insert(object_id(i), object_bytes(i, 2), 0).ok());
+  for (std::uint64_t i = 0; i < 10; ++i)
+    REQUIRE(cache->insert(object_id(i), object_bytes(i, 2), 0).ok());
   for (std::uint64_t i = 0; i < 10; ++i) REQUIRE(look(*cache, i, 2) == Seen::kRight);
-  const auto slot = static_cast<std::uint32_t>(cache->find(object_id(3), nullptr).value >> 7 & 0x7fffff);
+  const auto slot =
+      static_cast<std::uint32_t>(cache->find(object_id(3), nullptr).value >> 7 & 0x7fffff);
   const std::string name = ldim::cache_file_name(ldim::CacheFileKind::kData, 1);
   Bytes bytes = file_bytes(fs, name);
   bytes[ldim::cache_tag_offset(slot)] ^= 1;

@@ -47,7 +47,8 @@ TEST_CASE("what was inserted is found and read, in part and as a whole") {
     CHECK(cache->stats().objects == 1);
     CHECK(cache->stats().pages == 9);
     CHECK(look(*cache, 1, 9) == Seen::kRight);
-    CHECK(cache->read(place, object_id(1), 2, middle) == CacheRead::kOk);  // the old place still tells the truth
+    CHECK(cache->read(place, object_id(1), 2, middle) ==
+          CacheRead::kOk);  // the old place still tells the truth
   }
   SECTION("the place of one object does not open as another") {
     Bytes page(kPageBytes, 1);
@@ -76,8 +77,10 @@ TEST_CASE("bad arguments are refused with a reason") {
   auto cache = open_cache(fs, cache_options());
   CHECK(cache->insert(object_id(1), Bytes(100), 0).error().code == ErrorCode::kInvalidArgument);
   CHECK(cache->insert(object_id(1), Bytes(), 0).error().code == ErrorCode::kInvalidArgument);
-  CHECK(cache->insert(object_id(1), Bytes(129 * kPageBytes), 0).error().code == ErrorCode::kInvalidArgument);
-  CHECK(cache->insert(object_id(1), Bytes(kPageBytes), 4).error().code == ErrorCode::kInvalidArgument);
+  CHECK(cache->insert(object_id(1), Bytes(129 * kPageBytes), 0).error().code ==
+        ErrorCode::kInvalidArgument);
+  CHECK(cache->insert(object_id(1), Bytes(kPageBytes), 4).error().code ==
+        ErrorCode::kInvalidArgument);
   Bytes page(kPageBytes, 1);
   CHECK(cache->read(CachePlace{}, object_id(1), 0, page) == CacheRead::kGone);
   CHECK(is_all_zero(page));
@@ -112,9 +115,12 @@ TEST_CASE("random work against a model: never wrong bytes, never over the limit"
   for (int step = 0; step < 12000; ++step) {
     const std::uint64_t dice = random.below(1000);
     if (dice < 500 || model.empty()) {
-      const auto pages = static_cast<std::uint32_t>(1 + random.below(random.below(20) == 0 ? 128 : 12));
+      const auto pages =
+          static_cast<std::uint32_t>(1 + random.below(random.below(20) == 0 ? 128 : 12));
       const std::uint64_t number = next++;
-      REQUIRE(cache->insert(object_id(number), object_bytes(number, pages), static_cast<unsigned>(random.below(4)))
+      REQUIRE(cache
+                  ->insert(object_id(number), object_bytes(number, pages),
+                           static_cast<unsigned>(random.below(4)))
                   .ok());
       model[number] = {pages, cache->find(object_id(number), nullptr)};
       if (model.size() > 4000) model.erase(model.begin());
@@ -130,7 +136,8 @@ TEST_CASE("random work against a model: never wrong bytes, never over the limit"
       REQUIRE(result != CacheRead::kDamaged);
       if (result == CacheRead::kOk) {
         const Bytes want = object_bytes(at->first, at->second.pages);
-        REQUIRE(std::equal(page.begin(), page.end(), want.begin() + which * static_cast<std::ptrdiff_t>(kPageBytes)));
+        REQUIRE(std::equal(page.begin(), page.end(),
+                           want.begin() + which * static_cast<std::ptrdiff_t>(kPageBytes)));
       } else {
         REQUIRE(is_all_zero(page));
       }
@@ -160,7 +167,8 @@ TEST_CASE("random work against a model: never wrong bytes, never over the limit"
 TEST_CASE("a reopened cache holds what it held, under any limit that is large enough") {
   io::MemoryFileSystem fs;
   auto cache = open_cache(fs, cache_options(64 * kMiB));
-  for (std::uint64_t i = 0; i < 1000; ++i) REQUIRE(cache->insert(object_id(i), object_bytes(i, 8), 0).ok());
+  for (std::uint64_t i = 0; i < 1000; ++i)
+    REQUIRE(cache->insert(object_id(i), object_bytes(i, 8), 0).ok());
   REQUIRE(cache->sync().ok());
   cache.reset();
   cache = open_cache(fs, cache_options(64 * kMiB));
@@ -196,7 +204,8 @@ TEST_CASE("a place that outlived its segment is gone") {
   auto cache = open_cache(fs, cache_options());
   REQUIRE(cache->insert(object_id(0), object_bytes(0, 4), 0).ok());
   const CachePlace place = cache->find(object_id(0), nullptr);
-  for (std::uint64_t i = 1; i < 1500; ++i) REQUIRE(cache->insert(object_id(i), object_bytes(i, 4), 0).ok());
+  for (std::uint64_t i = 1; i < 1500; ++i)
+    REQUIRE(cache->insert(object_id(i), object_bytes(i, 4), 0).ok());
   CHECK_FALSE(cache->find(object_id(0), nullptr).known());
   Bytes page(kPageBytes, 1);
   CHECK(cache->read(place, object_id(0), 0, page) == CacheRead::kGone);
@@ -222,8 +231,10 @@ TEST_CASE("eviction carries over what was used and what has lives") {
   pour(1000, 1200, true);  // somewhat more than the cache holds
   std::uint32_t with_lives = 0;
   std::uint32_t cold = 0;
-  for (std::uint64_t i = 20; i < 40; ++i) with_lives += cache->find(object_id(i), nullptr).known() ? 1u : 0u;
-  for (std::uint64_t i = 40; i < 60; ++i) cold += cache->find(object_id(i), nullptr).known() ? 1u : 0u;
+  for (std::uint64_t i = 20; i < 40; ++i)
+    with_lives += cache->find(object_id(i), nullptr).known() ? 1u : 0u;
+  for (std::uint64_t i = 40; i < 60; ++i)
+    cold += cache->find(object_id(i), nullptr).known() ? 1u : 0u;
   CHECK(with_lives == 20);
   CHECK(cold == 0);
   CHECK(cache->stats().carried_pages >= 80);
@@ -233,7 +244,8 @@ TEST_CASE("eviction carries over what was used and what has lives") {
   for (std::uint64_t hot = 0; hot < 20; ++hot) CHECK(look(*cache, hot, 2) == Seen::kRight);
   // And goes like everything else once nobody asks.
   pour(30000, 4000, false);
-  for (std::uint64_t hot = 0; hot < 20; ++hot) CHECK_FALSE(cache->find(object_id(hot), nullptr).known());
+  for (std::uint64_t hot = 0; hot < 20; ++hot)
+    CHECK_FALSE(cache->find(object_id(hot), nullptr).known());
 }
 
 TEST_CASE("a cache in which everything is hot still takes new objects") {
@@ -265,7 +277,8 @@ TEST_CASE("eight threads insert, read, sync and evict at once") {
           const CacheRead result = cache->read(place, object_id(number), 0, out);
           if (result == CacheRead::kDamaged || (result == CacheRead::kOk && out != want)) ++wrong;
           if (result == CacheRead::kOk) ++hits;
-        } else if (!cache->insert(object_id(number), want, static_cast<unsigned>(number % 4)).ok()) {
+        } else if (!cache->insert(object_id(number), want, static_cast<unsigned>(number % 4))
+                        .ok()) {
           ++wrong;
         }
         if (random.below(200) == 0 && !cache->sync().ok()) ++wrong;
@@ -300,7 +313,8 @@ TEST_CASE("the index in memory agrees with a map and stays small") {
   for (int step = 0; step < 60000; ++step) {
     if (random.below(3) != 0 || ids.empty()) {
       ids.push_back(random.id<ObjectId>());
-      const auto place = ldim::PackedPlace::make(1 + random.below(40), static_cast<std::uint32_t>(random.below(16000)),
+      const auto place = ldim::PackedPlace::make(1 + random.below(40),
+                                                 static_cast<std::uint32_t>(random.below(16000)),
                                                  static_cast<std::uint32_t>(1 + random.below(128)),
                                                  static_cast<unsigned>(random.below(4)));
       index.put(index.key_of(ids.back()), place);
@@ -316,9 +330,9 @@ TEST_CASE("the index in memory agrees with a map and stays small") {
       const std::uint64_t victim = 1 + random.below(40);
       std::uint64_t pages = 0;
       CHECK(index.in_segment(victim).size() ==
-            static_cast<std::size_t>(std::count_if(model.begin(), model.end(), [&](const auto& entry) {
-              return entry.second.sequence() == victim;
-            })));
+            static_cast<std::size_t>(std::count_if(
+                model.begin(), model.end(),
+                [&](const auto& entry) { return entry.second.sequence() == victim; })));
       std::erase_if(model, [&](const auto& entry) {
         if (entry.second.sequence() != victim) return false;
         pages += entry.second.pages();
@@ -344,10 +358,11 @@ TEST_CASE("1.3 million objects cost at most 24 bytes of memory each") {
   ldim::CacheIndex index(random.next());
   std::uint64_t worst = 0;
   for (std::uint64_t i = 1; i <= 1'300'000; ++i) {
-    index.put(index.key_of(random.id<ObjectId>()), ldim::PackedPlace::make(1 + i / 4096, i % 4096 * 4, 4, 0));
+    index.put(index.key_of(random.id<ObjectId>()),
+              ldim::PackedPlace::make(1 + i / 4096, i % 4096 * 4, 4, 0));
     if (i % 50'000 == 0) worst = std::max(worst, index.totals().memory_bytes * 100 / i);
   }
-  WARN("bytes an object: " << static_cast<double>(index.totals().memory_bytes) / 1.3e6 << ", worst on the way "
-                           << static_cast<double>(worst) / 100);
+  WARN("bytes an object: " << static_cast<double>(index.totals().memory_bytes) / 1.3e6
+                           << ", worst on the way " << static_cast<double>(worst) / 100);
   CHECK(worst <= 2400);
 }
