@@ -14,7 +14,8 @@ import sys
 LINK = re.compile(r"\[[^\]]+\]\(([^)#\s]+)(#[^)]*)?\)")
 CODE = re.compile(r"`([^`]+)`")
 QUOTED = re.compile(r'"([^"]{8,})"')
-TEST = re.compile(r'TEST_CASE\(\s*"((?:[^"\\]|\\.)*)"')
+# Long names are cut into several literals.
+TEST = re.compile(r'TEST_CASE\(\s*((?:"(?:[^"\\]|\\.)*"\s*)+)')
 # Code text that names a file of the repository: from a folder of its top, with an ending.
 DOCUMENT = re.compile(r"\bdocs/[\w./-]+\.md\b")
 CODE_FILES = (".cc", ".h", ".proto", ".py", ".cmake", ".sh", "")
@@ -56,7 +57,8 @@ def findings(root):
 
 
 def page_findings(root):
-    cases = " ".join(name for path in root.glob("tests/**/*.cc") for name in TEST.findall(path.read_text("utf-8")))
+    cases = "\n".join(re.sub(r'"\s*"', "", name) for path in root.glob("tests/**/*.cc")
+                      for name in TEST.findall(path.read_text("utf-8")))
     for page in pages(root):
         where = page.relative_to(root)
         fenced = False
