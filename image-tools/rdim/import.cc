@@ -20,6 +20,7 @@ struct ImportCommand {
   bool fixed = false;
   bool no_compress = false;
   unsigned threads = 0;
+  unsigned upload_threads = 0;
 };
 
 Json report_json(const transfer::ImportReport& r, const ImportCommand& command,
@@ -85,6 +86,7 @@ Status import(Session& session, const ImportCommand& command) {
   options.compress = !command.no_compress;
   options.cut_mode = command.fixed ? tree::CutMode::kFixed : tree::CutMode::kContent;
   if (command.threads != 0) options.threads = command.threads;
+  if (command.upload_threads != 0) options.upload_threads = command.upload_threads;
   DIMS_ASSIGN(const std::uint64_t mean, parse_size(command.chunk_mean));
   if (mean < kPageBytes || mean > format::kMaxChunkPages * kPageBytes) {
     return make_error(ErrorCode::kInvalidArgument,
@@ -126,6 +128,10 @@ void add_import_command(CLI::App& image, Command& run) {
                     "Cut at fixed places (for measurements; deduplicates worse)");
   command->add_flag("--no-compress", options->no_compress, "Do not compress");
   command->add_option("--threads", options->threads, "Threads that read, cut and seal")
+      ->check(CLI::Range(1, 64));
+  command
+      ->add_option("--upload-threads", options->upload_threads,
+                   "Batches on their way to the server at a time")
       ->check(CLI::Range(1, 64));
   command->callback([options, &run] {
     run = [options](Session& session) { return finish(session, import(session, *options)); };

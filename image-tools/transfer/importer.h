@@ -26,7 +26,7 @@ struct ImportOptions {
   tree::CutMode cut_mode = tree::CutMode::kContent;
   std::uint32_t chunk_mean_bytes = 16 * 1024;  // of a new image; an update keeps the image's
   unsigned threads = 3;                        // that read, cut and seal
-  unsigned upload_threads = 2;
+  unsigned upload_threads = 4;                 // batches on their way at a time
 };
 
 struct ImportReport {
