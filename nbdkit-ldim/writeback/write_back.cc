@@ -63,22 +63,25 @@ Status WriteBack::commit_through(std::uint64_t epoch, std::chrono::milliseconds 
 }
 
 // Decides whether to commit now; seals by itself what has been open for long.
-bool WriteBack::due() {
+bool WriteBack::due(bool& asked) {
   const std::chrono::nanoseconds now = parts_.clock.boottime();
-  const JournalStats journal = parts_.journal.stats();
   bool seal = false;
   bool commit = false;
   {
     const std::lock_guard lock(mutex_);
+    // Under the lock: a request that comes later must not be taken for one that this state answers.
+    const JournalStats journal = parts_.journal.stats();
     if (journal.open_epoch_records == 0)
       oldest_unsealed_ = std::chrono::nanoseconds(0);
-    else if (oldest_unsealed_.count() == 0)
+    else if (oldest_unsealed_.count() == 0 || journal.sealed_epoch != sealed_before_)
       oldest_unsealed_ = now;
+    sealed_before_ = journal.sealed_epoch;
     const bool unsent = journal.synced_epoch > stats_.committed_epoch;
     if (!unsent)
       oldest_unsent_ = std::chrono::nanoseconds(0);
-    else if (oldest_unsent_.count() == 0)
+    else if (oldest_unsent_.count() == 0 || stats_.committed_epoch != committed_before_)
       oldest_unsent_ = now;
+    committed_before_ = stats_.committed_epoch;
     // Space is short: do not wait for the guest's flush, nor for the delay.
     const bool crowded = journal.bytes > journal.limit_bytes / 2;
     seal = journal.open_epoch_records != 0 &&
@@ -96,7 +99,9 @@ bool WriteBack::due() {
       }
       commit = commit || requested_ || (crowded && options_.policy != WriteBackPolicy::kManual);
     }
-    if (!unsent) requested_ = false;
+    // What is committed now answers all requests up to here; a failure asks again (run()).
+    asked = commit && requested_;
+    if (!unsent || commit) requested_ = false;
   }
   if (seal) {
     const auto sealed = parts_.journal.flush();
@@ -111,7 +116,8 @@ void WriteBack::run() {
     changed_.wait_for(lock, kTick, [&] { return stop_ || requested_; });
     if (stop_) return;
     lock.unlock();
-    if (due()) {
+    bool asked = false;
+    if (due(asked)) {
       const auto committed = run_once();
       lock.lock();
       if (committed.ok()) {
@@ -123,6 +129,7 @@ void WriteBack::run() {
         stats_.trouble = committed.error().to_string();
         retry_pause_ = std::min(std::max(retry_pause_ * 2, kFirstRetry), kLongestRetry);
         retry_at_ = parts_.clock.boottime() + retry_pause_;
+        requested_ = requested_ || asked;
       }
       changed_.notify_all();
       if (!committed.ok()) changed_.wait_for(lock, kTick, [&] { return stop_; });

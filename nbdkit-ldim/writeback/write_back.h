@@ -99,7 +99,7 @@ class WriteBack {
 
  private:
   void run();
-  bool due();
+  bool due(bool& asked);  // asked: because somebody wants it now
   Result<bool> attempt(const CommitId& through);
   // refused: what the server said to the lease request or the commit.
   Result<bool> resolve_foreign_head(const Error& refused);
@@ -128,6 +128,8 @@ class WriteBack {
   bool requested_ = false;
   std::chrono::nanoseconds oldest_unsent_{0};  // 0: nothing unsent
   std::chrono::nanoseconds oldest_unsealed_{0};
+  std::uint64_t sealed_before_ = 0;     // as due() saw them last: a guest that never rests must not
+  std::uint64_t committed_before_ = 0;  // make an epoch look older than it is
   std::chrono::nanoseconds retry_at_{0};
   std::chrono::milliseconds retry_pause_{0};
   WriteBackStats stats_;

@@ -102,6 +102,9 @@ class Guest:
         for handle in self.handles:
             handle.shutdown()
 
+    def end_session(self, disk):
+        disk.leave(*self.handles)
+
     def check_all(self, what):
         check_disk(self.handles[0], self.model, what)
 
@@ -153,15 +156,15 @@ def one_kind(world, server, key, name, source):
     guest = Guest(world, first, model)
     guest.check_all(f"{name}: after a wipe of the cache")
     guest.work(requests)
-    guest.leave()
     first.sync()
+    guest.end_session(first)
     first.stop()
 
     second = world.disk(server, key, name, f"{name}-2", machine="second")
     guest = Guest(world, second, model)
     guest.check_all(f"{name}: on a second machine")
     guest.work(requests)
-    guest.leave()
+    guest.end_session(second)
     second.stop()
     first.start()
     guest = Guest(world, first, model)

@@ -53,7 +53,7 @@ def run(world):
     handle = disk.connect()
     scribble(world, handle, model)
     disk.sync()
-    handle.shutdown()
+    disk.leave(handle)
     disk.stop()
     server.stop()
     server.copy_data_to(world.path("backup"))
@@ -66,7 +66,7 @@ def run(world):
         scribble(world, handle, model)
         disk.sync()
     head = world.versions(server, key, "disk")[0]["sequence"]
-    handle.shutdown()
+    disk.leave(handle)
     disk.stop()
 
     # A session begins on a server that went back: refused.
@@ -83,7 +83,7 @@ def run(world):
     for _ in range(4):
         scribble(world, other_handle, backup)
         other.sync()
-    other_handle.shutdown()
+    other.leave(other_handle)
     other.stop()
     check(world.versions(server, key, "disk")[0]["sequence"] > head, "the other history is not longer")
     check_says(disk.start_fails(), "disk", "history", "other-history=accept")

@@ -96,7 +96,7 @@ def one_story(world, server, key, name, other_stays):
         beta.stop()
 
     # A new session is back on the image; the branch is kept.
-    guest.shutdown()
+    alpha.leave(guest)
     alpha.stop()
     alpha.start()
     guest = alpha.connect()

@@ -15,7 +15,7 @@ def digest_of(disk):
 
 
 class BarrierModel:
-    """Writes go to a bytearray; barrier() notes the state. Whole pages only in size, not in writes."""
+    """Writes go to a bytearray; barrier() notes the state. The disk is whole pages, a write need not be."""
 
     def __init__(self, disk):
         self.disk = disk
@@ -23,6 +23,7 @@ class BarrierModel:
         self.digest = sum(self.terms) & _MASK
         self.barriers = {self.digest: 0}  # digest -> number of the newest barrier with it
         self.count = 0
+        self.writes = {}  # digest after a write -> (number of the write, barriers before it): tells what went wrong
 
     def write(self, data, offset):
         self.disk[offset:offset + len(data)] = data
@@ -30,11 +31,18 @@ class BarrierModel:
             term = _term(page, self.disk[page * PAGE:(page + 1) * PAGE])
             self.digest = (self.digest - self.terms[page] + term) & _MASK
             self.terms[page] = term
+        self.writes[self.digest] = (len(self.writes) + 1, self.count)
 
     def barrier(self):
         self.count += 1
         self.barriers[self.digest] = self.count
 
     def find(self, disk):
-        """The number of the barrier at which the disk was like this, or None."""
-        return self.barriers.get(digest_of(disk))
+        """The number of the barrier at which the disk was like this."""
+        digest = digest_of(disk)
+        if digest in self.barriers:
+            return self.barriers[digest]
+        if digest in self.writes:
+            write, barrier = self.writes[digest]
+            raise AssertionError(f"the disk is like this after write {write}, which is between flush {barrier} and the next")
+        raise AssertionError(f"the disk was never like this, after none of {len(self.writes)} writes")

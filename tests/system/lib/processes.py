@@ -188,8 +188,19 @@ class Disk(_Program):
             raise AssertionError(f"ldim sync --wait returned before the server had it: {report}")
         return report
 
-    def end_session(self):
-        return self.ldim("session", "end")
+    def leave(self, *handles):
+        """The guest shuts down and its session ends: the next start begins on the image's newest version."""
+        for handle in handles:
+            handle.shutdown()
+        until = time.monotonic() + START_WITHIN_S
+        while True:
+            code, out, err = self.world.run(*self.ldim_command("session", "end"), check_code=None)
+            if code == 0:
+                return
+            # 4: the client is connected. It has left, but nbdkit may not have noticed yet.
+            if code != 4 or time.monotonic() > until:
+                raise AssertionError(f"ldim session end: exit code {code}: {out} {err}")
+            time.sleep(0.05)
 
     def wipe_cache(self):
         """Removes the whole cache folder, journal included: only after a sync."""
