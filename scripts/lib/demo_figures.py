@@ -65,7 +65,7 @@ def summary(directory, pairs):
 
     lines = [("image", image_line(image)), ("import", f"{seconds['import_s']} s"), ("", "")]
     lines += [("first boot", boot_line(boots["first"]))] + disk_lines(first)
-    lines += [("write-back", write_back_line(synced) + f", {seconds['sync_s']} s"), ("", "")]
+    lines += [("write-back", write_back_line(synced) + f"; the last took {seconds['sync_s']} s"), ("", "")]
     lines += [("offline boot", boot_line(boots["offline"]))] + disk_lines(offline)
     lines += [("write-back", write_back_line(arrived) + " after the server came back"), ("", "")]
     lines += [("versions", ", ".join(f"@{number}" for number in sorted(sequences(f"{directory}/versions-end.json")))),
@@ -81,8 +81,8 @@ def boot_line(timings):
 
 def write_back_line(status):
     sent = status["write_back"]
-    return (f"{sent['commits']} commits, {sent['pages']} pages in {sent['chunks']} chunks, "
-            f"of which {sent['chunks_sent']} were new to the server ({size(sent['bytes_sent'])})")
+    return (f"{sent['commits']} commits of {sent['pages']} pages in {sent['chunks']} chunks; "
+            f"{size(sent['bytes_sent'])} went over the wire")
 
 
 def image_line(info):
