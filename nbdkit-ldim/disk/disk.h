@@ -107,6 +107,7 @@ class Disk {
   Status open_journal();
   Status begin_or_resume(bool online, bool anew);
   Status start_new_session(bool online);
+  bool resumable() const;
   Status drop_shared_writes();
   Status check_descends(const VersionId& head, std::uint64_t head_sequence, const VersionId& base);
   Status take_lease();
@@ -119,6 +120,8 @@ class Disk {
   bool quitting() const { return environment_.quitting && environment_.quitting(); }
   Status check_range(ByteRange range) const;
   void watch();
+  void note_client_alive();
+  void keep_alive_note();
 
   class Request;  // counts a request in and out; waits while quiesced
   void enter();
@@ -162,6 +165,7 @@ class Disk {
   bool client_left_by_itself_ = false;
   bool session_ended_ = false;
   std::chrono::nanoseconds last_client_left_{0};
+  std::chrono::nanoseconds noted_alive_{0};
   bool closed_ = false;
 
   std::mutex watch_mutex_;

@@ -12,6 +12,8 @@ using nlohmann::json;
 
 namespace {
 
+constexpr std::chrono::seconds kAliveNoteEvery{15};
+
 double rate(std::uint64_t part, std::uint64_t whole) {
   return whole == 0 ? 0.0 : static_cast<double>(part) / static_cast<double>(whole);
 }
@@ -214,6 +216,16 @@ json Disk::check() {
   return out;
 }
 
+// While a client is connected the note of it stays young.
+void Disk::keep_alive_note() {
+  const std::unique_lock lock(session_mutex_, std::try_to_lock);
+  if (!lock.owns_lock() || clients_ == 0) return;
+  const auto now = environment_.clock.boottime();
+  if (now - noted_alive_ < kAliveNoteEvery) return;
+  noted_alive_ = now;
+  note_client_alive();
+}
+
 void Disk::watch() {
   std::unique_lock lock(watch_mutex_);
   std::chrono::milliseconds pause{500};
@@ -228,6 +240,7 @@ void Disk::watch() {
         const std::lock_guard check(watch_mutex_);
         if (watch_stop_) return;
       }
+      keep_alive_note();
       if (!(state_->current().image == state.image)) break;  // retargeted to a branch
       if (!event.ok()) {
         if (event.error().code == ErrorCode::kDeadlineExceeded) continue;
@@ -253,6 +266,7 @@ void Disk::watch() {
       }
     }
     events = make_error(ErrorCode::kCancelled, "");
+    keep_alive_note();
     lock.lock();
     pause = ready ? std::chrono::milliseconds(500)
                   : std::min(pause * 2, std::chrono::milliseconds(5000));

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <thread>
 
+#include "common/base/wire.h"
 #include "nbdkit-ldim/disk/disk.h"
 
 namespace dims::ldim {
@@ -245,7 +246,19 @@ Status Disk::client_connected() {
     session_ended_ = false;
   }
   ++clients_;
+  note_client_alive();
   return ok_status();
+}
+
+// When a client was here last, for the next start (resumable()). Not synced: after a power cut the
+// host's boot id differs.
+void Disk::note_client_alive() {
+  if (options_.diskless()) return;
+  auto file = environment_.fs.open(root_ + "/alive", io::OpenMode::kCreate);
+  if (!file.ok()) return;
+  Bytes note;
+  Writer(note).u64(static_cast<std::uint64_t>(environment_.clock.boottime().count()));
+  (void)(*file)->write_at(0, note).ok();
 }
 
 void Disk::client_left(bool left_by_itself) {
@@ -253,6 +266,7 @@ void Disk::client_left(bool left_by_itself) {
   if (clients_ > 0) --clients_;
   last_client_left_ = environment_.clock.boottime();
   client_left_by_itself_ = left_by_itself;
+  note_client_alive();
 }
 
 }  // namespace dims::ldim

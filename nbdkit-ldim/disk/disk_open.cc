@@ -3,6 +3,7 @@
 
 #include <thread>
 
+#include "common/base/wire.h"
 #include "nbdkit-ldim/disk/disk.h"
 
 namespace dims::ldim {
@@ -215,9 +216,7 @@ Status Disk::open_journal() {
   // A shared session's writes live in a journal of their own, which its end throws away.
   const bool shared = options_.mode == SessionMode::kShared;
   const std::string folder = root_ + (shared ? "/scratch" : "/journal");
-  const bool resumes = state_at_start_.session_open &&
-                       state_at_start_.mode == mode_name(options_.mode) &&
-                       state_at_start_.boot_id == host_boot_id();
+  const bool resumes = resumable();
   if (shared && !resumes) {
     DIMS_ASSIGN(const bool there, environment_.fs.exists(folder));
     if (there) {
@@ -273,11 +272,23 @@ Status Disk::open_journal() {
   return ok_status();
 }
 
+// A session goes on if its guest may still be alive: same boot of the host, not ended, and a client
+// was here within session-grace. When in doubt it goes on: its base must not move under a guest.
+bool Disk::resumable() const {
+  if (options_.diskless() || !state_at_start_.session_open ||
+      state_at_start_.mode != mode_name(options_.mode) ||
+      state_at_start_.boot_id != host_boot_id()) {
+    return false;
+  }
+  const auto note = io::read_file(environment_.fs, root_ + "/alive", 64);
+  if (!note.ok() || note->size() != 8) return true;
+  Reader r(*note);
+  const std::chrono::nanoseconds seen(static_cast<std::int64_t>(r.u64()));
+  return environment_.clock.boottime() - seen < options_.session_grace;
+}
+
 Status Disk::begin_or_resume(bool online, bool anew) {
-  const std::string boot_id = host_boot_id();
-  const bool resumes = !anew && state_at_start_.session_open &&
-                       state_at_start_.mode == mode_name(options_.mode) &&
-                       state_at_start_.boot_id == boot_id && !options_.diskless();
+  const bool resumes = !anew && resumable();
   if (resumes) {
     spdlog::info("session {} goes on, on version {}", state_at_start_.session.short_hex(),
                  state_at_start_.base.short_hex());

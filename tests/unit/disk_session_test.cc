@@ -106,6 +106,26 @@ TEST_CASE(
   require_ok(disk->close(std::chrono::seconds(1)));
 }
 
+TEST_CASE("a session outlives a restart within session-grace and ends after it") {
+  DiskFixture t;
+  FakeRemote remote;
+  const Bytes content = random_content(t.random, kMiB);
+  commit_content(remote, t.key.key, "disk", content, t.random);
+  io::MemoryFileSystem fs;
+  auto disk = t.open(fs, remote);
+  require_ok(disk->client_connected());
+  const std::string session = disk->status(false)["session"]["id"];
+  disk.reset();  // killed
+  disk = t.open(fs, remote);
+  CHECK(disk->status(false)["session"]["id"] == session);
+  require_ok(disk->client_connected());
+  disk.reset();
+  t.options.session_grace = std::chrono::milliseconds(0);
+  disk = t.open(fs, remote);
+  CHECK(disk->status(false)["session"]["id"] != session);
+  require_ok(disk->close(std::chrono::seconds(1)));
+}
+
 TEST_CASE("commit reply lost: the retry is no conflict with itself") {
   DiskFixture t;
   FakeRemote remote;
