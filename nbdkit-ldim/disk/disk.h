@@ -152,7 +152,7 @@ class Disk {
 
   std::atomic<std::uint64_t> reads_{0}, writes_{0}, flushes_{0}, zeroes_{0};
   std::atomic<std::uint64_t> bytes_read_{0}, bytes_written_{0};
-  std::atomic<std::uint64_t> throttled_{0};
+  std::atomic<std::uint64_t> throttled_{0}, appends_{0};
 
   std::mutex gate_mutex_;
   std::condition_variable gate_changed_;
