@@ -1,11 +1,20 @@
 #include "image-tools/transfer/figures.h"
 
+#include <algorithm>
 #include <unordered_map>
 
 #include "common/tree/node_source.h"
 #include "image-tools/transfer/importer.h"
 
 namespace dims::transfer {
+namespace {
+
+struct Chunk {
+  Secret32 secret;
+  std::uint32_t pages = 0;  // as far as any extent reaches into it
+};
+
+}  // namespace
 
 Result<VersionFigures> measure_version(contract::Remote& remote, const format::KeyFile& key,
                                        const contract::ImageInfo& image,
@@ -19,7 +28,7 @@ Result<VersionFigures> measure_version(contract::Remote& remote, const format::K
   progress.disk_bytes = shape.image_bytes;
   VersionFigures figures;
   figures.image_bytes = shape.image_bytes;
-  std::unordered_map<format::ObjectKey, Secret32, format::ObjectKeyHash> chunks;
+  std::unordered_map<format::ObjectKey, Chunk, format::ObjectKeyHash> chunks;
   tree::RemoteNodeSource nodes(remote, image.id, contract::Priority::kPrefetch);
   DIMS_TRY(tree::visit_leaves(
       shape, {0, pages_for(shape.image_bytes)}, nodes,
@@ -29,7 +38,9 @@ Result<VersionFigures> measure_version(contract::Remote& remote, const format::K
         figures.extents += leaf.extents.size();
         for (const format::Extent& e : leaf.extents) {
           figures.mapped_bytes += e.page_count * kPageBytes;
-          chunks.try_emplace(e.ref.object_key(), e.ref.key);
+          Chunk& chunk = chunks[e.ref.object_key()];
+          chunk.secret = e.ref.key;
+          chunk.pages = std::max<std::uint32_t>(chunk.pages, e.first_in_chunk + e.page_count);
         }
         progress.disk_bytes_done = first * kPageBytes;
         return ok_status();
@@ -41,10 +52,12 @@ Result<VersionFigures> measure_version(contract::Remote& remote, const format::K
                                  : (chunks.size() + sample_max - 1) / sample_max;
   std::vector<format::Reference> sample;
   std::uint64_t position = 0;
-  for (const auto& [object, secret] : chunks) {
-    if (position++ % step == 0) sample.push_back({object.domain, object.id, secret});
+  for (const auto& [object, chunk] : chunks) {
+    figures.chunk_bytes += chunk.pages * kPageBytes;
+    if (position++ % step == 0) sample.push_back({object.domain, object.id, chunk.secret});
   }
   figures.exact = step == 1;
+  std::uint64_t sample_bytes = 0;
   constexpr std::size_t kBatch = 256;
   for (std::size_t at = 0; at < sample.size(); at += kBatch) {
     if (progress.cancel) return cancelled();
@@ -61,16 +74,14 @@ Result<VersionFigures> measure_version(contract::Remote& remote, const format::K
             return;
           }
           ++figures.sampled_chunks;
-          figures.chunk_bytes += pages->size();
+          sample_bytes += pages->size();
           figures.sealed_bytes += object->size();
         }));
     DIMS_TRY(problem);
   }
-  if (!figures.exact && figures.sampled_chunks > 0) {
+  if (!figures.exact && sample_bytes > 0) {
     const double scale =
-        static_cast<double>(figures.distinct_chunks) / static_cast<double>(figures.sampled_chunks);
-    figures.chunk_bytes =
-        static_cast<std::uint64_t>(static_cast<double>(figures.chunk_bytes) * scale);
+        static_cast<double>(figures.chunk_bytes) / static_cast<double>(sample_bytes);
     figures.sealed_bytes =
         static_cast<std::uint64_t>(static_cast<double>(figures.sealed_bytes) * scale);
   }

@@ -15,10 +15,10 @@ struct VersionFigures {
   std::uint64_t extents = 0;
   std::uint64_t distinct_chunks = 0;
   std::uint64_t sampled_chunks = 0;  // whose sizes were looked at
-  std::uint64_t chunk_bytes =
-      0;  // of the distinct chunks, unpacked; from the sample if that is smaller
-  std::uint64_t sealed_bytes = 0;  // of the distinct chunks, stored; likewise
-  bool exact = false;              // the sample is everything
+  std::uint64_t chunk_bytes = 0;     // of the distinct chunks, unpacked
+  std::uint64_t sealed_bytes =
+      0;               // of the distinct chunks, stored; from the sample if that is smaller
+  bool exact = false;  // the sample is everything
 };
 
 // sample_max: chunks to fetch for the sizes, taken evenly; 0 = all.

@@ -1,5 +1,6 @@
 // Import and export against a server in memory: what goes in comes out, once stored, whatever
 // happens between.
+#include "image-tools/transfer/figures.h"
 #include "tests/unit/import_fixture.h"
 
 using namespace dims;
@@ -257,4 +258,33 @@ TEST_CASE("versions are found by number, by id and by the start of an id") {
   for (const char* bad : {"0", "3", "999999999", "zz", "00000000000000000000ff"}) {
     CHECK(transfer::find_version(bench.remote, *image, bad).error().code == ErrorCode::kNotFound);
   }
+}
+
+TEST_CASE("figures of a version: exact when all chunks are looked at, close when a sample is") {
+  ImportBench bench;
+  MemoryDisk disk = test::random_disk(bench.random, 40 * kMiB, 0);
+  for (std::uint64_t page = 0; page < 4096; ++page) disk.fill(bench.random, page);
+  for (std::uint64_t page = 0; page < 2048; ++page) disk.pages[page + 6144] = disk.pages[page];
+  const auto report = bench.import(disk, "image");
+  REQUIRE(report.ok());
+  const auto image = bench.remote.find_image("image");
+  const auto head = bench.remote.get_version(report->image, {}, 0);
+  transfer::Progress progress;
+  const auto all = transfer::measure_version(bench.remote, bench.key, *image, *head, 0, progress);
+  REQUIRE(all.ok());
+  CHECK(all->exact);
+  CHECK(all->mapped_bytes == 24 * kMiB);
+  CHECK(all->chunk_bytes == 16 * kMiB);
+  CHECK(all->distinct_chunks == report->new_chunks);
+  CHECK(all->sealed_bytes == report->new_chunk_bytes);
+  CHECK(all->leaves == 24);
+  const auto some =
+      transfer::measure_version(bench.remote, bench.key, *image, *head, 100, progress);
+  REQUIRE(some.ok());
+  CHECK(!some->exact);
+  CHECK(some->sampled_chunks <= 100);
+  CHECK(some->chunk_bytes == all->chunk_bytes);
+  // Random data seals to its length and a little: the estimate is within a few percent.
+  CHECK(some->sealed_bytes > all->sealed_bytes * 9 / 10);
+  CHECK(some->sealed_bytes < all->sealed_bytes * 11 / 10);
 }
