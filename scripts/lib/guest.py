@@ -324,7 +324,7 @@ def boot(options):
             guest.detach()
         elif options.shut_down:
             try:
-                guest.shut_down(logged_in=log_in)
+                guest.shut_down(timeout_s=300 if log_in else 60, logged_in=log_in)
             except GuestError:
                 if log_in:
                     raise
