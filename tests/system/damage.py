@@ -17,7 +17,7 @@ from dims_system import StartError, check, check_equal, check_says  # noqa: E402
 from disk_model import Model, check_disk  # noqa: E402
 from sources import MIB  # noqa: E402
 
-SIZE = 24 * MIB
+SIZE = 8 * MIB
 
 
 def flip(path, offset, count=1):

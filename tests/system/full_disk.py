@@ -14,7 +14,7 @@ sys.dont_write_bytecode = True
 import dims_system  # noqa: E402
 import nbd  # noqa: E402
 import sources  # noqa: E402
-from dims_system import Skip, check, check_equal, check_says, wait_until  # noqa: E402
+from dims_system import Skip, StartError, check, check_equal, check_says, wait_until  # noqa: E402
 from disk_model import Model, check_disk, check_files  # noqa: E402
 from sources import MIB  # noqa: E402
 
@@ -44,28 +44,34 @@ def small_folder(world, name, mib):
 
 
 def write_until_full(world, handle, model, total, flush_every=8):
-    """Writes random MiBs; gives the number that were refused with ENOSPC. Refused means: bytes stay unknown only there."""
+    """Writes random MiBs; gives [(offset, data)] of what was refused with ENOSPC. Such a MiB is not written again: it
+    may hold its old or its new bytes, and it may be absent here, so it is looked at when the server is there."""
     refused = []
     for i in range(total // MIB):
         at = world.rng.randrange(SIZE // MIB) * MIB
+        if at in [r[0] for r in refused]:
+            continue
         data = world.rng.randbytes(MIB)
         try:
             handle.pwrite(data, at)
             model.write(data, at)
         except nbd.Error as error:
             check_equal(error.errnum, errno.ENOSPC, f"errno of a refused write ({error})")
-            refused.append(at)
-            # The old or the new bytes, sector by sector, nothing else: take what is there.
-            got = bytes(handle.pread(MIB, at))
-            old = model.read(MIB, at)
-            for s in range(0, MIB, 512):
-                check(got[s:s + 512] in (old[s:s + 512], data[s:s + 512]), f"a refused write at {at} left strange bytes")
-            model.write(got, at)
+            refused.append((at, data))
             if len(refused) >= 6:
                 break
         if i % flush_every == flush_every - 1:
             flush(handle)
     return refused
+
+
+def settle(handle, model, refused):
+    """A refused write left the old or the new bytes, sector by sector, nothing else: take what is there."""
+    for at, data in refused:
+        got, old = bytes(handle.pread(MIB, at)), model.read(MIB, at)
+        for s in range(0, MIB, 512):
+            check(got[s:s + 512] in (old[s:s + 512], data[s:s + 512]), f"a refused write at {at} left strange bytes at {s}")
+        model.write(got, at)
 
 
 def flush(handle):
@@ -107,6 +113,7 @@ def without_server(world, server, key, model):
     disk.restart(kill=True)
     handle = disk.connect()
     server.start()
+    settle(handle, model, refused)
     check_disk(handle, model, "full disk, after a kill, server back")
     wait_until(lambda: disk.status()["journal"]["unsent_epochs"] == 0, 240, "everything arrived once the server was back")
     check_equal(write_until_full(world, handle, model, 64 * MIB), [], "writes refused after room was made")
@@ -126,6 +133,7 @@ def journal_limit(world, server, key, model):
     refused = write_until_full(world, handle, model, 200 * MIB)
     check(refused, "200 MiB went into a journal of 128 MiB that nobody empties")
     handle.flush()
+    settle(handle, model, refused)
     check_disk(handle, model, "full journal")
     disk.restart(kill=True)
     handle = disk.connect()
@@ -139,11 +147,36 @@ def journal_limit(world, server, key, model):
     world.say(f"journal-size: {len(refused)} writes got ENOSPC, a sync made room")
 
 
-def too_small(world, server, key):
+def too_small(world, server, key, source):
+    """Not even one segment of the usual size fits: refused with a message, or a disk that is right."""
     small_folder(world, "tiny", 2)
-    text = world.disk_stopped(server, key, "disk", "tiny/cache").start_fails()
-    check_says(text, "tiny/cache", "space")
-    world.say(f"too small: {[line for line in text.splitlines() if 'error:' in line][-1].replace(str(world.folder), '...')}")
+    disk = world.disk_stopped(server, key, "tiny", "tiny/cache")
+    try:
+        disk.start()
+    except StartError as error:
+        check_says(error.text, "tiny/cache", "space")
+        world.say(f"too small: {error.text.strip().splitlines()[-1].replace(str(world.folder), '...')}")
+        return
+    handle = disk.connect()
+    model = Model(world.path("tiny.model"), copy_of=source)
+    check_disk(handle, model, "a disk far too small")
+    refused = 0
+    for _ in range(40):
+        data, at = world.rng.randbytes(4096), world.rng.randrange(MIB)
+        try:
+            handle.pwrite(data, at)
+            model.write(data, at)
+        except nbd.Error as error:
+            check_equal(error.errnum, errno.ENOSPC, f"errno of a write without room ({error})")
+            refused += 1
+    flush(handle)
+    check_disk(handle, model, "a disk far too small, after writes")
+    disk.restart(kill=True)
+    handle = disk.connect()
+    check_disk(handle, model, "a disk far too small, after a kill")
+    world.say(f"too small by far: it reads and writes all the same, {refused} of 40 writes got ENOSPC")
+    handle.shutdown()
+    disk.stop()
 
 
 def run(world):
@@ -151,7 +184,8 @@ def run(world):
     key = world.key()
     source = sources.sparse_file(world.path("disk.src"), SIZE, 32, MIB, world.rng)
     world.import_image(server, key, source, "disk")
-    too_small(world, server, key)
+    world.import_image(server, key, source, "tiny")
+    too_small(world, server, key, source)
     model = with_server(world, server, key, source)
     without_server(world, server, key, model)
     journal_limit(world, server, key, model)

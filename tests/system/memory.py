@@ -68,7 +68,7 @@ def run(world):
     report = world.import_image(server, key, source, "disk")
     source.unlink()
     world.say(f"imported: {report['data_mb_per_second']:.0f} MB/s of data, {report['chunks']} chunks; server {server.memory()}")
-    disk = world.disk(server, key, "disk", "cache", cache_size=f"{world.size(512, 10240)}M")
+    disk = world.disk(server, key, "disk", "cache", cache_size=f"{world.size(192, 10240)}M")
     peaks = []
 
     def note(what):
