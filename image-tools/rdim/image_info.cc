@@ -51,9 +51,9 @@ void print(const Output& output, const transfer::VersionFigures& figures) {
        {"chunks", std::to_string(figures.distinct_chunks) + " distinct, " +
                       std::to_string(figures.extents) + " extents in " +
                       std::to_string(figures.leaves) + " leaves"},
-       {"stored", about + format_size(figures.sealed_bytes) + " for " + about +
-                      format_size(figures.chunk_bytes)},
-       {"ratio", about + text_of_ratio(figures.mapped_bytes, figures.sealed_bytes) + " (" + about +
+       {"stored",
+        about + format_size(figures.sealed_bytes) + " for " + format_size(figures.chunk_bytes)},
+       {"ratio", about + text_of_ratio(figures.mapped_bytes, figures.sealed_bytes) + " (" +
                      text_of_ratio(figures.mapped_bytes, figures.chunk_bytes) + " dedup x " +
                      text_of_ratio(figures.chunk_bytes, figures.sealed_bytes) + " compression)"}});
 }
