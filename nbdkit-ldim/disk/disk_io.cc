@@ -100,7 +100,7 @@ Status Disk::read(ByteRange range, std::uint8_t* out) {
 
 // One round of waiting for the write-back to free the journal; an error when it is time to tell the
 // guest.
-Status Disk::make_room(const Error& full, std::chrono::nanoseconds give_up) {
+Status Disk::make_room(const Error& full, std::chrono::nanoseconds give_up, bool first) {
   throttled_.fetch_add(1);
   if (write_back_ == nullptr || options_.write_back == WriteBackPolicy::kManual) return full;
   // If it is the file system that is full, the cache gives some back; a journal at its own limit
@@ -111,8 +111,9 @@ Status Disk::make_room(const Error& full, std::chrono::nanoseconds give_up) {
   (void)journal_->flush().ok();  // only sealed epochs can leave
   write_back_->request();
   std::this_thread::sleep_for(std::chrono::milliseconds(50));
-  const bool hopeless = !environment_.remote.counters().connected &&
-                        (!free_bytes.ok() || *free_bytes >= kLowSpaceBytes);
+  // Without the server nothing leaves the journal; one more try is for what the cache has given
+  // back.
+  const bool hopeless = !environment_.remote.counters().connected && !first;
   if (hopeless || quitting() || environment_.clock.boottime() >= give_up) return full;
   return ok_status();
 }
@@ -130,8 +131,9 @@ Status Disk::append(WriteKind kind, ByteRange range, ByteView data, bool fua) {
       break;
     }
     if (records.error().code != ErrorCode::kNoSpace) return records.error();
-    if (!give_up) give_up = environment_.clock.boottime() + kRoomWait;
-    DIMS_TRY(make_room(records.error(), *give_up));
+    const bool first = !give_up.has_value();
+    if (first) give_up = environment_.clock.boottime() + kRoomWait;
+    DIMS_TRY(make_room(records.error(), *give_up, first));
   }
   // Asking the journal how full it is takes its lock: often enough is enough.
   constexpr std::uint64_t kThrottleEvery = 32;
