@@ -31,8 +31,11 @@ def main():
     parser.add_argument("--out")
     parser.add_argument("--calm", type=float)
     parser.add_argument("--mapped", type=int)
+    parser.add_argument("--images")
     parser.add_argument("--keep", action="store_true")
     options = parser.parse_args()
+    if options.images and len(options.images.split(",")) != 3:
+        parser.error("--images needs three files: A,B,C")
     if options.runs is None:
         options.runs = 2 if options.quick else 5
     os.environ["PATH"] += ":/usr/sbin:/sbin"

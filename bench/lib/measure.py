@@ -145,7 +145,9 @@ class Bench:
         return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, out
 
     def demo_image(self, variant):
-        """Path of one of the three Debian installs."""
+        """Path of one of the three Debian installs (or of what was given instead)."""
+        if self.options.images:
+            return self.options.images.split(",")["abc".index(variant)]
         path = self.world.path(f"debian-{variant}.raw")
         subprocess.run([str(self.root / "scripts" / "make-demo-image"), str(path), "--variant", variant, "--no-setup"], check=True,
                        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
