@@ -53,8 +53,20 @@ WriteBackStats WriteBack::stats() const {
 Status WriteBack::commit_through(std::uint64_t epoch, std::chrono::milliseconds longest) {
   request();
   std::unique_lock lock(mutex_);
-  const bool done =
-      changed_.wait_for(lock, longest, [&] { return stop_ || stats_.committed_epoch >= epoch; });
+  const auto give_up = std::chrono::steady_clock::now() + longest;
+  const auto ended = [&] { return stop_ || stats_.committed_epoch >= epoch; };
+  // One request is one commit, and that may have been an older one whose reply was lost: ask until
+  // it is ours.
+  constexpr std::chrono::milliseconds kAskAgain{250};
+  while (!ended() && std::chrono::steady_clock::now() < give_up) {
+    requested_ = true;
+    changed_.notify_all();
+    changed_.wait_for(
+        lock,
+        std::min<std::chrono::nanoseconds>(kAskAgain, give_up - std::chrono::steady_clock::now()),
+        ended);
+  }
+  const bool done = ended();
   if (stats_.committed_epoch >= epoch) return ok_status();
   if (done) return make_error(ErrorCode::kCancelled, "LDIM is stopping");
   return make_error(ErrorCode::kDeadlineExceeded,
