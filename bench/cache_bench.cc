@@ -1,7 +1,8 @@
-// How long the cache's hot paths take: random 4 KiB reads with the place known, runs, inserts, reopening.
+// How long the cache's hot paths take: random 4 KiB reads with the place known, runs, inserts,
+// reopening.
 //   cache_bench FOLDER [MIB]      (the folder is filled and emptied; default 512 MiB)
-// Prints the median of 5 rounds; the files stay in the kernel's page cache. Times of one thread are CPU times, so that
-// neighbours on a shared machine disturb less.
+// Prints the median of 5 rounds; the files stay in the kernel's page cache. Times of one thread are
+// CPU times, so that neighbours on a shared machine disturb less.
 #include <time.h>
 
 #include <algorithm>
@@ -55,15 +56,17 @@ struct Object {
   ldim::CachePlace place;
 };
 
-double read_random(ldim::PageCache& cache, const std::vector<Object>& objects, std::uint32_t object_pages,
-                   std::uint32_t run_pages, std::uint64_t count, std::uint64_t seed) {
+double read_random(ldim::PageCache& cache, const std::vector<Object>& objects,
+                   std::uint32_t object_pages, std::uint32_t run_pages, std::uint64_t count,
+                   std::uint64_t seed) {
   SeededRandom random(seed);
   Bytes out(run_pages * kPageBytes);
   return cpu_seconds_of([&] {
     for (std::uint64_t i = 0; i < count; ++i) {
       const Object& object = objects[random.below(objects.size())];
       const auto first = static_cast<std::uint32_t>(random.below(object_pages - run_pages + 1));
-      if (cache.read(object.place, object.id, first, out) != ldim::CacheRead::kOk) fail("a read failed");
+      if (cache.read(object.place, object.id, first, out) != ldim::CacheRead::kOk)
+        fail("a read failed");
     }
   });
 }
@@ -107,10 +110,12 @@ int main(int argc, char** argv) {
     const double found = cpu_seconds_of([&] {
       for (Object& object : objects) object.place = cache->find(object.id, nullptr);
     });
-    std::printf("%2u pages: find %.0f ns\n", pages, found * 1e9 / static_cast<double>(objects.size()));
+    std::printf("%2u pages: find %.0f ns\n", pages,
+                found * 1e9 / static_cast<double>(objects.size()));
     constexpr std::uint64_t kReads = 200000;
     const double one =
-        median_of_5([&] { return read_random(*cache, objects, pages, 1, kReads, 2); }) / kReads * 1e6;
+        median_of_5([&] { return read_random(*cache, objects, pages, 1, kReads, 2); }) / kReads *
+        1e6;
     std::printf("%2u pages: random 4 KiB read, place known: %.2f us\n", pages, one);
     const double two = median_of_5([&] {
       return seconds_of([&] {
@@ -119,8 +124,10 @@ int main(int argc, char** argv) {
         other.join();
       });
     });
-    std::printf("%2u pages: the same from 2 threads: %.0f reads/s together\n", pages, 2 * kReads / two);
-    const double run = median_of_5([&] { return read_random(*cache, objects, pages, pages, 8000, 5); });
+    std::printf("%2u pages: the same from 2 threads: %.0f reads/s together\n", pages,
+                2 * kReads / two);
+    const double run =
+        median_of_5([&] { return read_random(*cache, objects, pages, pages, 8000, 5); });
     std::printf("%2u pages: whole objects (%u KiB): %.2f GB/s\n", pages, pages * 4,
                 8000.0 * static_cast<double>(data.size()) / run / 1e9);
     cache->clear();

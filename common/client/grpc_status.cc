@@ -36,6 +36,8 @@ ErrorCode code_of(const grpc::Status& status) {
     case grpc::StatusCode::DEADLINE_EXCEEDED:
       return ErrorCode::kDeadlineExceeded;
     case grpc::StatusCode::UNAVAILABLE:
+    // Never the server's own word: the transport says it of a stream that was cut under it.
+    case grpc::StatusCode::UNKNOWN:
     // Whoever cancels on this side knows it did; else the server ended the call because it goes
     // away.
     case grpc::StatusCode::CANCELLED:

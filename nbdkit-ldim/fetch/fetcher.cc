@@ -124,7 +124,7 @@ void Fetcher::land(const ObjectId& id, const std::shared_ptr<Flight>& flight,
 }
 
 Status Fetcher::fetch(std::span<const Reference> refs, contract::Priority priority, FetchWait wait,
-                      const Decode& decode, const ChunkSink& sink) {
+                      const Kind& kind, const ChunkSink& sink) {
   std::vector<std::shared_ptr<Flight>> flights(refs.size());
   std::vector<std::size_t> own;
   std::vector<std::size_t> joined;
@@ -156,7 +156,7 @@ Status Fetcher::fetch(std::span<const Reference> refs, contract::Priority priori
     }
   };
   try {
-    const Status status = fetch_own(refs, own, flights, priority, wait, decode, sink);
+    const Status status = fetch_own(refs, own, flights, priority, wait, kind, sink);
     if (!status.ok()) {
       land_all(status.error());
       return status;
@@ -177,17 +177,27 @@ Status Fetcher::fetch(std::span<const Reference> refs, contract::Priority priori
     }
   }
   if (again.empty()) return ok_status();
-  return fetch(
-      again, priority, wait,
-      [&](std::size_t k, Bytes object) { return decode(again_index[k], std::move(object)); },
-      [&](std::size_t k, ByteView pages) { sink(again_index[k], pages); });
+  const Kind again_kind{
+      [&](std::size_t k) { return kind.cached(again_index[k]); },
+      [&](std::size_t k, Bytes object) { return kind.decode(again_index[k], std::move(object)); }};
+  return fetch(again, priority, wait, again_kind,
+               [&](std::size_t k, ByteView pages) { sink(again_index[k], pages); });
 }
 
 Status Fetcher::fetch_own(std::span<const Reference> refs, const std::vector<std::size_t>& own,
                           const std::vector<std::shared_ptr<Flight>>& flights,
-                          contract::Priority priority, FetchWait wait, const Decode& decode,
+                          contract::Priority priority, FetchWait wait, const Kind& kind,
                           const ChunkSink& sink) {
-  std::vector<std::size_t> open = own;
+  std::vector<std::size_t> open;
+  for (const std::size_t i : own) {
+    if (auto pages = kind.cached(i)) {
+      auto shared = std::make_shared<Bytes>(std::move(*pages));
+      sink(i, *shared);
+      land(refs[i].id, flights[i], shared);
+    } else {
+      open.push_back(i);
+    }
+  }
   int faults = 0;
   bool said = false;
   std::chrono::milliseconds next_pause = kFirstPause;
@@ -203,8 +213,8 @@ Status Fetcher::fetch_own(std::span<const Reference> refs, const std::vector<std
           const std::size_t i = open[k];
           answered[k] = true;
           const std::size_t sealed_bytes = object.ok() ? object->size() : 0;
-          Result<Bytes> pages =
-              object.ok() ? decode(i, std::move(object).value()) : Result<Bytes>(object.error());
+          Result<Bytes> pages = object.ok() ? kind.decode(i, std::move(object).value())
+                                            : Result<Bytes>(object.error());
           if (!pages.ok()) {
             fault = pages.error();
             failed.push_back(i);
@@ -248,17 +258,26 @@ Status Fetcher::fetch_own(std::span<const Reference> refs, const std::vector<std
 
 Status Fetcher::chunks(std::span<const Reference> refs, contract::Priority priority, FetchWait wait,
                        const ChunkSink& sink) {
-  return fetch(
-      refs, priority, wait,
-      [&](std::size_t i, Bytes object) -> Result<Bytes> {
-        // The client has checked the id already; com and tag bind the content to the key.
-        DIMS_ASSIGN(Bytes pages, format::open_object(refs[i], object, false));
-        ++counters_.chunks;
-        // No room in the cache is no reason to fail a read.
-        (void)cache_.insert(refs[i].id, pages, kChunkLives).ok();
-        return pages;
-      },
-      sink);
+  const Kind kind{[&](std::size_t i) { return cached_pages(refs[i].id); },
+                  [&](std::size_t i, Bytes object) -> Result<Bytes> {
+                    // The client has checked the id already; com and tag bind the content to the
+                    // key.
+                    DIMS_ASSIGN(Bytes pages, format::open_object(refs[i], object, false));
+                    ++counters_.chunks;
+                    // No room in the cache is no reason to fail a read.
+                    (void)cache_.insert(refs[i].id, pages, kChunkLives).ok();
+                    return pages;
+                  }};
+  return fetch(refs, priority, wait, kind, sink);
+}
+
+std::optional<Bytes> Fetcher::cached_pages(const ObjectId& id) {
+  std::uint32_t pages = 0;
+  const CachePlace place = cache_.find(id, &pages);
+  if (!place.known()) return std::nullopt;
+  Bytes out(pages * kPageBytes);
+  if (cache_.read(place, id, 0, out) != CacheRead::kOk) return std::nullopt;
+  return out;
 }
 
 void Fetcher::keep_node(const ObjectId& id, ByteView object) {
@@ -266,12 +285,9 @@ void Fetcher::keep_node(const ObjectId& id, ByteView object) {
 }
 
 std::optional<Bytes> Fetcher::cached_node(const Reference& ref) {
-  std::uint32_t pages = 0;
-  const CachePlace place = cache_.find(ref.id, &pages);
-  if (!place.known()) return std::nullopt;
-  Bytes packed(pages * kPageBytes);
-  if (cache_.read(place, ref.id, 0, packed) != CacheRead::kOk) return std::nullopt;
-  Reader r(packed);
+  const std::optional<Bytes> packed = cached_pages(ref.id);
+  if (!packed) return std::nullopt;
+  Reader r(*packed);
   const ByteView object = r.string();
   if (!r.ok()) return std::nullopt;
   return Bytes(object.begin(), object.end());
@@ -300,16 +316,15 @@ Status Fetcher::nodes(std::span<const Reference> refs, contract::Priority priori
   }
   if (absent.empty()) return ok_status();
   Status first_error;
-  DIMS_TRY(fetch(
-      absent, priority, wait,
-      [&](std::size_t k, Bytes object) -> Result<Bytes> {
-        ++counters_.nodes;
-        keep_node(absent[k].id, object);
-        return object;
-      },
-      [&](std::size_t k, ByteView object) {
-        if (first_error.ok()) first_error = sink(index[k], Bytes(object.begin(), object.end()));
-      }));
+  const Kind kind{[&](std::size_t k) { return cached_node(absent[k]); },
+                  [&](std::size_t k, Bytes object) -> Result<Bytes> {
+                    ++counters_.nodes;
+                    keep_node(absent[k].id, object);
+                    return object;
+                  }};
+  DIMS_TRY(fetch(absent, priority, wait, kind, [&](std::size_t k, ByteView object) {
+    if (first_error.ok()) first_error = sink(index[k], Bytes(object.begin(), object.end()));
+  }));
   return first_error;
 }
 

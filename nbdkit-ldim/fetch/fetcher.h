@@ -13,6 +13,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <unordered_map>
 
 #include "common/contract/remote.h"
@@ -67,12 +68,19 @@ class Fetcher {
 
  private:
   struct Flight;
-  using Decode = std::function<Result<Bytes>(std::size_t index, Bytes object)>;
+  // What differs between chunks and nodes.
+  struct Kind {
+    // From the cache: asked once a flight is ours, for an earlier one may have landed since the
+    // caller looked.
+    std::function<std::optional<Bytes>(std::size_t index)> cached;
+    std::function<Result<Bytes>(std::size_t index, Bytes object)> decode;
+  };
   Status fetch(std::span<const format::Reference> refs, contract::Priority priority, FetchWait wait,
-               const Decode& decode, const ChunkSink& sink);
+               const Kind& kind, const ChunkSink& sink);
   Status fetch_own(std::span<const format::Reference> refs, const std::vector<std::size_t>& own,
                    const std::vector<std::shared_ptr<Flight>>& flights, contract::Priority priority,
-                   FetchWait wait, const Decode& decode, const ChunkSink& sink);
+                   FetchWait wait, const Kind& kind, const ChunkSink& sink);
+  std::optional<Bytes> cached_pages(const ObjectId& id);
   // Waits for somebody else's flight; null: it failed.
   Result<std::shared_ptr<Bytes>> join(const std::shared_ptr<Flight>& flight, FetchWait wait);
   void set_away(const std::vector<std::size_t>& open,

@@ -9,6 +9,7 @@ constexpr std::chrono::milliseconds kTick{200};
 constexpr std::chrono::milliseconds kFirstRetry{250};
 constexpr std::chrono::milliseconds kLongestRetry{5000};
 constexpr int kMissingTries = 3;
+constexpr std::uint64_t kStateSpace = kMiB;  // far more than the state file has
 
 Error stopped_here() {
   return make_error(ErrorCode::kCancelled, "stopped between two steps of a commit");
@@ -277,11 +278,20 @@ Result<bool> WriteBack::attempt(const CommitId& through) {
 Status WriteBack::finish(Committed done) {
   DIMS_TRY(parts_.cache.sync());
   if (!step(CommitStep::kCacheSynced)) return stopped_here();
-  DIMS_TRY(parts_.state.update([&](LdimState& state) {
-    state.base = done.version;
-    state.base_record = std::move(done.record);
-    state.committed = {done.through.journal, done.through.epoch, done.through.digest};
-  }));
+  const auto record_base = [&] {
+    return parts_.state.update([&](LdimState& state) {
+      state.base = done.version;
+      state.base_record = done.record;
+      state.committed = {done.through.journal, done.through.epoch, done.through.digest};
+    });
+  };
+  Status recorded = record_base();
+  if (!recorded.ok() && recorded.error().code == ErrorCode::kNoSpace) {
+    // The journal is freed only behind this record: on a full disk the cache must yield for it.
+    (void)parts_.cache.yield_space(kStateSpace).ok();
+    recorded = record_base();
+  }
+  DIMS_TRY(recorded);
   if (!step(CommitStep::kBaseRecorded)) return stopped_here();
   tree::TreeShape shape = parts_.reader.tree().shape();
   shape.root = done.root;

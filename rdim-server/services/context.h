@@ -33,18 +33,21 @@ struct ServiceCounters {
 
 struct ServiceContext {
   ServiceContext(catalog::Catalog& the_catalog, contract::ObjectStore& the_objects,
-                 std::string version, Executor& for_calls, Executor& for_transfers)
+                 std::string version, Executor& for_calls, Executor& for_commits,
+                 Executor& for_transfers)
       : catalog(the_catalog),
         objects(the_objects),
         server_version(std::move(version)),
         calls(for_calls),
+        commits(for_commits),
         transfers(for_transfers) {}
 
   catalog::Catalog& catalog;
   contract::ObjectStore& objects;
   std::string server_version;
   ServiceLimits limits;
-  Executor& calls;      // unary calls; a commit may take seconds
+  Executor& calls;      // unary calls: short
+  Executor& commits;    // walk trees, may take seconds: nobody's lease must run out behind them
   Executor& transfers;  // Get, Has, Put, Diff
   ByteBudget budget{limits.all_request_bytes_max};
   StreamRegistry streams;

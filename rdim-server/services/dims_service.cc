@@ -44,9 +44,9 @@ grpc::ServerWriteReactor<Reply>* stream_from(ServiceContext& context, Source sou
 }  // namespace
 
 template <typename Body>
-grpc::ServerUnaryReactor* DimsService::run(Context* context, Body body) {
+grpc::ServerUnaryReactor* DimsService::run_on(Executor& executor, Context* context, Body body) {
   Unary* const reactor = context->DefaultReactor();
-  context_.calls.run(contract::Priority::kDemand, [reactor, body = std::move(body)] {
+  executor.run(contract::Priority::kDemand, [reactor, body = std::move(body)] {
     const Status status = body();
     reactor->Finish(to_grpc(status));
   });
@@ -232,7 +232,7 @@ DimsService::Unary* DimsService::ReleaseLease(Context* context,
 
 DimsService::Unary* DimsService::Commit(Context* context, const v1::CommitRequest* request,
                                         v1::CommitReply* reply) {
-  return run(context, [this, request, reply]() -> Status {
+  return run_on(context_.commits, context, [this, request, reply]() -> Status {
     DIMS_ASSIGN(const contract::CommitOrder order, from_proto(*request));
     DIMS_ASSIGN(const contract::CommitAnswer answer, context_.catalog.commit(order));
     to_proto(answer, reply);

@@ -57,7 +57,11 @@ class DimsService : public v1::Dims::CallbackService {
  private:
   // Runs the body (a Status) on the executor and ends the call with it.
   template <typename Body>
-  Unary* run(Context* context, Body body);
+  Unary* run(Context* context, Body body) {
+    return run_on(context_.calls, context, std::move(body));
+  }
+  template <typename Body>
+  Unary* run_on(Executor& executor, Context* context, Body body);
 
   ServiceContext& context_;
 };

@@ -40,11 +40,13 @@ void set_transport(grpc::ServerBuilder& builder, const ServerOptions& options,
 struct RdimServer::Parts {
   Parts(catalog::Catalog& catalog, contract::ObjectStore& objects, const ServerOptions& options)
       : calls(options.call_threads),
+        commits(options.commit_threads),
         transfers(options.transfer_threads),
-        context(catalog, objects, options.version, calls, transfers),
+        context(catalog, objects, options.version, calls, commits, transfers),
         service(context) {}
 
   Executor calls;
+  Executor commits;
   Executor transfers;
   ServiceContext context;
   DimsService service;
@@ -91,6 +93,7 @@ void RdimServer::stop(std::chrono::milliseconds limit) {
   parts_->server->Wait();
   parts_->server.reset();
   parts_->calls.stop();
+  parts_->commits.stop();
   parts_->transfers.stop();
 }
 

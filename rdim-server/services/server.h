@@ -18,6 +18,7 @@ struct ServerOptions {
   std::vector<std::string> listen;  // at least one
   std::string version;
   std::size_t call_threads = 4;
+  std::size_t commit_threads = 2;
   std::size_t transfer_threads = 4;
   std::uint64_t transport_bytes_max = 256 * kMiB;  // gRPC's own buffers, over all clients
 };

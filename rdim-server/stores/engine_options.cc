@@ -70,7 +70,9 @@ std::vector<rocksdb::ColumnFamilyDescriptor> family_descriptors(const StoreOptio
   objects.min_blob_size = 0;
   objects.blob_file_size = kBlobFileBytes;
   objects.blob_compression_type = rocksdb::kNoCompression;
-  objects.enable_blob_garbage_collection = true;
+  // It would rewrite the oldest quarter of all blobs during every compaction, garbage or not: an
+  // import wrote twice. Objects die only in sweeps; a sweep switches it on for its time.
+  objects.enable_blob_garbage_collection = false;
   // No blob cache: the kernel's page cache holds the same bytes and gives them back under pressure.
   objects.blob_cache = nullptr;
 

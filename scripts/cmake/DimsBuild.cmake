@@ -25,6 +25,9 @@ if(DIMS_MOLD)
   add_link_options(-fuse-ld=mold)
 endif()
 
+# Names and lines for backtraces; -g would cost a third of every build.
+add_compile_options($<$<CONFIG:RelWithDebInfo>:-g1>)
+
 if(DIMS_SANITIZE)
   add_compile_options(-fsanitize=${DIMS_SANITIZE} -fno-omit-frame-pointer -g1)
   add_link_options(-fsanitize=${DIMS_SANITIZE})
@@ -80,6 +83,7 @@ function(dims_test name)
   add_executable(${name} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE dims_catch_main ${ARG_DEPS})
   dims_own(${name})
+  target_compile_options(${name} PRIVATE $<$<CONFIG:RelWithDebInfo>:-O1>)  # quicker to build than to run
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
   add_test(NAME ${name} COMMAND ${name})
   if(NOT ARG_TIMEOUT)

@@ -3,6 +3,7 @@
 #include <fstream>
 #include <catch2/catch.hpp>
 
+#include "rdim-server/stores/meta_row.h"
 #include "rdim-server/stores/store.h"
 #include "tests/contract/object_store_suite.h"
 #include "tests/contract/temp_folder.h"
@@ -157,6 +158,23 @@ TEST_CASE("a damaged record before valid ones refuses to open instead of droppin
   REQUIRE(!again.ok());
   CHECK(again.error().code == ErrorCode::kCorrupt);
   CHECK(!again.error().hint.empty());
+}
+
+// docs/formats/store.md
+TEST_CASE("FORMAT and the meta row are byte for byte what their page says") {
+  stores::StoreFormat format;
+  format.generation = *GenerationId::from_hex_text("0123456789abcdef0123456789abcdef");
+  format.state = stores::StoreState::kReady;
+  CHECK(stores::encode_format(format) ==
+        "dims-store 1\ngeneration 0123456789abcdef0123456789abcdef\nstate ready\n");
+  const stores::MetaRow row{format::ObjectKind::kInner, 2, 0x01020304, 0x1122334455667788};
+  const std::string bytes = stores::encode_meta(row);
+  CHECK(to_hex(as_bytes(bytes)) ==
+        "01030200"
+        "04030201"
+        "8877665544332211");
+  CHECK(stores::decode_meta(bytes)->object_bytes == row.object_bytes);
+  CHECK(!stores::decode_meta(bytes.substr(1)));
 }
 
 TEST_CASE("a store of an unknown format is refused and left as it is") {

@@ -1,4 +1,6 @@
 // The catalog's records: what is written is read, and nothing else is.
+#include <fstream>
+
 #include "tests/unit/catalog_fixture.h"
 
 using namespace dims;
@@ -51,6 +53,20 @@ TEST_CASE("a session record comes back as it was") {
   REQUIRE(back.ok());
   CHECK(encode_session(*back) == bytes);
   CHECK(back->mode == "shared");
+}
+
+// docs/formats/store.md. Writing it anew is a change of the format.
+TEST_CASE("the records are byte for byte those of the golden file") {
+  SeededRandom random(1);
+  const Bytes image = encode_image(full_image(random));
+  const Bytes session = encode_session(
+      {random.id<MachineId>(), "pc", "shared", random.id<VersionId>(), random.id<JournalId>(), 5});
+  std::ifstream file(DIMS_GOLDEN_FOLDER "/catalog_records_v1.hex");
+  std::string image_line, session_line;
+  REQUIRE(std::getline(file, image_line));
+  REQUIRE(std::getline(file, session_line));
+  CHECK(to_hex(image) == image_line);
+  CHECK(to_hex(session) == session_line);
 }
 
 TEST_CASE("records that are cut, longer or of the future are refused") {

@@ -41,7 +41,7 @@ TEST_CASE("a status without detail still becomes the nearest error and names the
   CHECK(code_of(StatusCode::INTERNAL) == ErrorCode::kInternal);
   CHECK(code_of(StatusCode::INTERNAL, "Received RST_STREAM with error code 2") ==
         ErrorCode::kUnavailable);
-  CHECK(code_of(StatusCode::UNKNOWN) == ErrorCode::kInternal);
+  CHECK(code_of(StatusCode::UNKNOWN, "Stream removed") == ErrorCode::kUnavailable);
   const Error odd =
       client::from_grpc(grpc::Status(StatusCode::ABORTED, "m", "\xff not a message"), "host:1");
   CHECK(odd.code == ErrorCode::kConflict);
