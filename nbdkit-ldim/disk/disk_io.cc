@@ -168,9 +168,12 @@ Status Disk::flush() {
   const auto sealed = journal_->flush();
   if (!sealed.ok()) return sealed.error();
   if (write_back_ == nullptr) return ok_status();
-  if (options_.acknowledge != Acknowledge::kCommitted) return ok_status();
+  if (options_.acknowledge == Acknowledge::kJournal) return ok_status();
+  const AckPoint point = options_.acknowledge == Acknowledge::kSent       ? AckPoint::kSent
+                         : options_.acknowledge == Acknowledge::kReceived ? AckPoint::kReceived
+                                                                          : AckPoint::kCommitted;
   for (;;) {
-    const Status status = write_back_->commit_through(sealed->epoch, std::chrono::seconds(1));
+    const Status status = write_back_->reach(point, sealed->epoch, std::chrono::seconds(1));
     if (status.ok() || status.error().code != ErrorCode::kDeadlineExceeded) return status;
     if (quitting()) return make_error(ErrorCode::kCancelled, "LDIM is stopping");
   }

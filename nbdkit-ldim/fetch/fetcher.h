@@ -51,6 +51,8 @@ class Fetcher {
   // The same for many; sink as NodeSource has it.
   Status nodes(std::span<const format::Reference> refs, contract::Priority priority, FetchWait wait,
                const tree::NodeSource::Sink& sink);
+  // All pages of a chunk if the cache holds them.
+  std::optional<Bytes> cached_pages(const ObjectId& id);
   // The node if the cache holds it.
   std::optional<Bytes> cached_node(const format::Reference& ref);
   void keep_node(const ObjectId& id, ByteView object);
@@ -80,7 +82,6 @@ class Fetcher {
   Status fetch_own(std::span<const format::Reference> refs, const std::vector<std::size_t>& own,
                    const std::vector<std::shared_ptr<Flight>>& flights, contract::Priority priority,
                    FetchWait wait, const Kind& kind, const ChunkSink& sink);
-  std::optional<Bytes> cached_pages(const ObjectId& id);
   // Waits for somebody else's flight; null: it failed.
   Result<std::shared_ptr<Bytes>> join(const std::shared_ptr<Flight>& flight, FetchWait wait);
   void set_away(const std::vector<std::size_t>& open,

@@ -18,13 +18,21 @@ void LeaseKeeper::stop() {
   if (thread_.joinable()) thread_.join();
 }
 
-Result<contract::LeaseGrant> LeaseKeeper::ensure() {
+Result<contract::LeaseGrant> LeaseKeeper::acquire(LeaseAsk ask) {
   contract::LeaseRequest request;
   {
     const std::lock_guard lock(mutex_);
     if (grant_) return *grant_;
+    if (!surrendered_to_.empty() && std::chrono::steady_clock::now() < yield_until_) {
+      Error error = make_error(ErrorCode::kLeaseHeld, "the image was handed to another machine");
+      error.holder = surrendered_to_;
+      return error;
+    }
+    surrendered_to_.clear();
     request = request_;
   }
+  request.hand_off = ask != LeaseAsk::kPlain;
+  request.take_over = ask == LeaseAsk::kTakeOver;
   auto grant = remote_.acquire_lease(request);
   if (!grant.ok() && grant.error().code == ErrorCode::kLeaseHeld) {
     const auto image = remote_.get_image(request.image);
@@ -54,6 +62,22 @@ void LeaseKeeper::retarget(const ImageId& image, const SessionId& session) {
   const std::lock_guard lock(mutex_);
   request_.image = image;
   request_.session = session;
+  surrendered_to_.clear();
+}
+
+void LeaseKeeper::surrender(const std::string& to) {
+  constexpr std::chrono::seconds kYield{30};
+  {
+    const std::lock_guard lock(mutex_);
+    surrendered_to_ = to.empty() ? "another machine" : to;
+    yield_until_ = std::chrono::steady_clock::now() + kYield;
+  }
+  release();
+}
+
+void LeaseKeeper::set_unsent(std::function<std::uint64_t()> unsent) {
+  const std::lock_guard lock(mutex_);
+  unsent_ = std::move(unsent);
 }
 
 void LeaseKeeper::release() {
@@ -87,9 +111,11 @@ void LeaseKeeper::run() {
     const auto pause =
         std::max<std::chrono::milliseconds>(grant_->term / 3, std::chrono::milliseconds(50));
     if (changed_.wait_for(lock, pause, [&] { return stop_ || !grant_; })) continue;
-    const contract::LeaseGrant grant = *grant_;
+    contract::LeaseGrant grant = *grant_;
     const ImageId image = request_.image;
+    const auto unsent = unsent_;
     lock.unlock();
+    if (unsent) grant.unsent_bytes = unsent();
     const auto renewed = remote_.renew_lease(image, grant);
     lock.lock();
     if (!grant_ || !(grant_->lease == grant.lease)) continue;

@@ -88,6 +88,7 @@ class Catalog {
     ImageRecord record;
     std::uint64_t revision = 0;
     std::chrono::nanoseconds lease_ends{0};  // boottime
+    std::uint64_t unsent_bytes = 0;          // as the holder told at its last renewal
     bool removed = false;
   };
   using ImagePtr = std::shared_ptr<LiveImage>;
