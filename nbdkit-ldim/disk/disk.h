@@ -28,6 +28,7 @@
 #include "common/io/file.h"
 #include "nbdkit-ldim/disk/cache_folder.h"
 #include "nbdkit-ldim/disk/options.h"
+#include "nbdkit-ldim/disk/version_fetch.h"
 #include "nbdkit-ldim/fetch/read_ahead.h"
 #include "nbdkit-ldim/writeback/write_back.h"
 
@@ -154,6 +155,7 @@ class Disk {
   std::unique_ptr<BaseTree> tree_;
   std::unique_ptr<BaseReader> reader_;
   std::unique_ptr<ReadAhead> read_ahead_;
+  std::unique_ptr<VersionFetch> version_fetch_;  // null: diskless, its cache is for now
   std::unique_ptr<LeaseKeeper> lease_;
   std::unique_ptr<WriteBack> write_back_;
 

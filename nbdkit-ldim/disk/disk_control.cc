@@ -99,6 +99,13 @@ json Disk::status(bool verify) {
                      {"zeroes", zeroes_.load()},         {"flushes", flushes_.load()},
                      {"bytes_read", bytes_read_.load()}, {"bytes_written", bytes_written_.load()},
                      {"throttled", throttled_.load()}};
+  if (version_fetch_ != nullptr) {
+    const VersionFetchProgress next = version_fetch_->progress();
+    out["next_version"] = {{"sequence", next.sequence},
+                           {"in_cache", next.done},
+                           {"chunks_fetched", next.chunks},
+                           {"trouble", next.trouble}};
+  }
   out["tree_memory_bytes"] = tree_->memory_bytes();
   const auto presence = reader_->presence(verify);
   json ready = {{"ready", false}, {"verified", verify}};
@@ -240,8 +247,11 @@ void Disk::on_event(const contract::ServerEvent& event) {
     const std::lock_guard lock(watch_mutex_);
     known_head_ = event.version;
     known_head_sequence_ = event.sequence;
-    if (!(event.version == state_->current().base))
-      spdlog::info("version {} is on the server", event.sequence);
+    // Our own commits are announced, too, perhaps before we have recorded them.
+    const bool foreign = !event.who || !(event.who->machine == identity_.machine);
+    if (!foreign || event.version == state_->current().base) return;
+    spdlog::info("version {} is on the server", event.sequence);
+    if (version_fetch_ != nullptr) version_fetch_->announce(event.image, event.version);
   } else if (event.kind == Kind::kLeaseRequested) {
     const std::string who = event.who ? event.who->machine_name : "another machine";
     {
@@ -318,6 +328,7 @@ Status Disk::close(std::chrono::milliseconds longest) {
   }
   (void)resume().ok();
   if (read_ahead_ != nullptr) read_ahead_->stop();
+  if (version_fetch_ != nullptr) version_fetch_->stop();
   Status status;
   bool unsent = false;
   if (journal_ != nullptr && options_.mode == SessionMode::kPersonal) {
@@ -369,6 +380,7 @@ Disk::~Disk() {
   }
   if (fetcher_ != nullptr) fetcher_->stop();
   if (read_ahead_ != nullptr) read_ahead_->stop();
+  if (version_fetch_ != nullptr) version_fetch_->stop();
   if (write_back_ != nullptr) write_back_->stop();
   if (lease_ != nullptr) lease_->stop();
 }

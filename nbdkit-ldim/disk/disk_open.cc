@@ -76,6 +76,13 @@ Status Disk::start() {
   if (options_.read_ahead) {
     read_ahead_ = std::make_unique<ReadAhead>(*reader_, pages_for(size()), ReadAheadOptions{});
   }
+  if (!options_.diskless()) {
+    version_fetch_ = std::make_unique<VersionFetch>(
+        VersionFetch::Parts{environment_.remote, *fetcher_, *cache_, *tree_, key_});
+    const std::lock_guard lock(watch_mutex_);
+    if (!known_head_.is_zero() && !(known_head_ == state_at_start_.base))
+      version_fetch_->announce(state_at_start_.image, known_head_);
+  }
   if (write_back_ != nullptr) write_back_->start();
   watch_thread_ = std::thread([this] { watch(); });
   return ok_status();
