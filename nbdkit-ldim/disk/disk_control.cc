@@ -279,8 +279,9 @@ void Disk::on_handed_over() {
     const std::lock_guard lock(watch_mutex_);
     lease_wanted_by_.clear();
   }
-  const std::lock_guard lock(session_mutex_);
-  if (clients_ > 0 || closed_) return;
+  // Never waited for: whoever holds it begins or ends a session, and may wait for this thread.
+  const std::unique_lock lock(session_mutex_, std::try_to_lock);
+  if (!lock.owns_lock() || clients_ > 0 || closed_) return;
   const Status stored = state_->update([](LdimState& s) { s.session_open = false; });
   if (!stored.ok()) return;
   session_ended_ = true;

@@ -22,7 +22,7 @@ VersionFetch::~VersionFetch() { stop(); }
 
 void VersionFetch::stop() {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     stop_ = true;
   }
   changed_.notify_all();
@@ -30,27 +30,27 @@ void VersionFetch::stop() {
 }
 
 bool VersionFetch::stopping() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return stop_ || wanted_.has_value();  // a newer one makes this one pointless
 }
 
 void VersionFetch::announce(const ImageId& image, const VersionId& version) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     wanted_ = {image, version};
   }
   changed_.notify_all();
 }
 
 VersionFetchProgress VersionFetch::progress() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return progress_;
 }
 
 void VersionFetch::run() {
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   for (;;) {
-    changed_.wait(lock, [&] { return stop_ || wanted_.has_value(); });
+    changed_.wait(lock, [&]() DIMS_REQUIRES(mutex_) { return stop_ || wanted_.has_value(); });
     if (stop_) return;
     const Wanted wanted = *wanted_;
     wanted_.reset();
@@ -74,7 +74,7 @@ Status VersionFetch::fetch(const Wanted& wanted) {
                       "ask whoever runs the server");
   }
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     progress_.sequence = version.record.sequence;
   }
   const tree::TreeShape base = parts_.tree.shape();
@@ -97,7 +97,7 @@ Status VersionFetch::fetch(const Wanted& wanted) {
     DIMS_TRY(parts_.fetcher.chunks(batch, contract::Priority::kPrefetch, FetchWait::kDoNotWait,
                                    [](std::size_t, ByteView) {}));
     batch.clear();
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     progress_.chunks += count;
     return ok_status();
   };

@@ -8,12 +8,11 @@
 // each fetch.
 #pragma once
 
-#include <condition_variable>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <thread>
 
+#include "common/base/mutex.h"
 #include "common/format/key_file.h"
 #include "nbdkit-ldim/fetch/reader.h"
 
@@ -54,11 +53,11 @@ class VersionFetch {
   bool stopping() const;
 
   const Parts parts_;
-  mutable std::mutex mutex_;
-  std::condition_variable changed_;
-  std::optional<Wanted> wanted_;
-  VersionFetchProgress progress_;
-  bool stop_ = false;
+  mutable Mutex mutex_;
+  Condition changed_;
+  std::optional<Wanted> wanted_ DIMS_GUARDED_BY(mutex_);
+  VersionFetchProgress progress_ DIMS_GUARDED_BY(mutex_);
+  bool stop_ DIMS_GUARDED_BY(mutex_) = false;
   std::thread thread_;
 };
 

@@ -9,13 +9,12 @@
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <unordered_map>
 
+#include "common/base/mutex.h"
 #include "common/contract/remote.h"
 #include "common/tree/node_source.h"
 #include "nbdkit-ldim/cache/page_cache.h"
@@ -94,12 +93,12 @@ class Fetcher {
   PageCache& cache_;
   const std::function<bool()> quitting_;
   FetchCounters counters_;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  ImageId image_;
-  bool stopped_ = false;
-  std::uint64_t pokes_ = 0;
-  std::unordered_map<ObjectId, std::shared_ptr<Flight>, IdHash> flights_;
+  Mutex mutex_;
+  Condition changed_;
+  ImageId image_ DIMS_GUARDED_BY(mutex_);
+  bool stopped_ DIMS_GUARDED_BY(mutex_) = false;
+  std::uint64_t pokes_ DIMS_GUARDED_BY(mutex_) = 0;
+  std::unordered_map<ObjectId, std::shared_ptr<Flight>, IdHash> flights_ DIMS_GUARDED_BY(mutex_);
 };
 
 // The tree code's view of the fetcher.

@@ -6,12 +6,11 @@
 #pragma once
 
 #include <chrono>
-#include <condition_variable>
 #include <functional>
-#include <mutex>
 #include <optional>
 #include <thread>
 
+#include "common/base/mutex.h"
 #include "common/contract/remote.h"
 
 namespace dims::ldim {
@@ -49,15 +48,15 @@ class LeaseKeeper {
   void run();
 
   contract::Remote& remote_;
-  mutable std::mutex mutex_;
-  std::condition_variable changed_;
-  contract::LeaseRequest request_;
-  std::optional<contract::LeaseGrant> grant_;
-  std::string trouble_;
-  std::string surrendered_to_;  // empty: to nobody
-  std::chrono::steady_clock::time_point yield_until_{};
-  std::function<std::uint64_t()> unsent_;
-  bool stop_ = false;
+  mutable Mutex mutex_;
+  Condition changed_;
+  contract::LeaseRequest request_ DIMS_GUARDED_BY(mutex_);
+  std::optional<contract::LeaseGrant> grant_ DIMS_GUARDED_BY(mutex_);
+  std::string trouble_ DIMS_GUARDED_BY(mutex_);
+  std::string surrendered_to_ DIMS_GUARDED_BY(mutex_);  // empty: to nobody
+  std::chrono::steady_clock::time_point yield_until_ DIMS_GUARDED_BY(mutex_){};
+  std::function<std::uint64_t()> unsent_ DIMS_GUARDED_BY(mutex_);
+  bool stop_ DIMS_GUARDED_BY(mutex_) = false;
   std::thread thread_;
 };
 
