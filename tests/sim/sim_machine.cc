@@ -198,6 +198,7 @@ Status SimMachine::open() {
   } else if (after_ == After::kKill) {
     history_.seal();
   }
+  if (skip_reading_) return ok_status();
   const Status read = disk_->read({0, content.size()}, content.data());
   REQUIRE(read.ok());
   std::string wrong;
@@ -278,6 +279,28 @@ void SimMachine::read_all() {
 
 nlohmann::json SimMachine::status() { return disk_->status(false); }
 
+std::uint64_t SimMachine::read_or_refuse() {
+  INFO("DIMS_TEST_SEED=" << world_.seed);
+  std::uint64_t refused = 0;
+  constexpr std::uint64_t kSectors = 8;
+  Bytes data(kSectors * kSectorBytes);
+  for (std::uint64_t first = 0; first + kSectors <= world_.sectors; first += kSectors) {
+    if (!disk_->read({first * kSectorBytes, data.size()}, data.data()).ok()) {
+      ++refused;
+      continue;
+    }
+    std::string wrong;
+    const Stamps found = stamps_of(data, first, wrong);
+    REQUIRE(wrong == "");
+    for (std::uint64_t i = 0; i < kSectors; ++i) {
+      if (found[i] == history_.now()[first + i]) continue;
+      INFO("sector " << first + i);
+      REQUIRE(found[i] == history_.now()[first + i]);
+    }
+  }
+  return refused;
+}
+
 Result<bool> SimMachine::commit() {
   auto done = disk_->write_back_once();
   spdlog::info("{} commits: {}", options_.machine_name,
@@ -311,6 +334,11 @@ void SimMachine::power_cut() {
   disk_.reset();
   stop_behind_.reset();
   files_ = files_->after_power_cut(random_.next());
+  after_ = After::kPowerCut;
+}
+
+void SimMachine::kill_before_damage() {
+  kill();
   after_ = After::kPowerCut;
 }
 

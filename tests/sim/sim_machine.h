@@ -68,6 +68,8 @@ class SimMachine {
   // The disk of this machine is opened; a session that begins anew takes the server's head as the
   // guest's content. An error is returned only while the network may be at fault.
   Status open();
+  // open() does not compare the whole content: for damage that makes reads fail.
+  void skip_reading_at_open(bool skip) { skip_reading_ = skip; }
   bool is_open() const { return disk_ != nullptr; }
   ldim::Disk& disk() { return *disk_; }
   test::SimFileSystem& files() { return *files_; }
@@ -82,6 +84,8 @@ class SimMachine {
   bool flush();
   void read_some();  // and compares
   void read_all();
+  // The same in small reads, each of which is right or refused; how many were refused.
+  std::uint64_t read_or_refuse();
   // One attempt of the write-back.
   Result<bool> commit();
   // Attempts until everything flushed is on the server; the network must let it through.
@@ -90,6 +94,8 @@ class SimMachine {
   void kill();
   // The host loses power; the next open() finds what that leaves.
   void power_cut();
+  // Dead, and then something bent the files: what was not flushed may be gone.
+  void kill_before_damage();
   // The power goes at one of the next file calls; requests fail from then on.
   void arm_power_cut();
   // The next attempt of the write-back stops behind this step; then kill() or power_cut().
@@ -113,6 +119,7 @@ class SimMachine {
   ldim::DiskOptions options_;
   std::optional<ldim::CommitStep> stop_behind_;
   After after_ = After::kFresh;
+  bool skip_reading_ = false;
   std::string session_;
   MachineId id_;
   GuestHistory history_;

@@ -30,7 +30,7 @@ inline constexpr int kFates = 8;
 
 struct NetworkPlan {
   unsigned change_percent = 0;        // of calls that change something, and of has
-  unsigned demand_permille = 0;       // of reads (each fault there costs 100 ms of real waiting)
+  unsigned demand_permille = 0;       // of reads (each fault there costs real time)
   unsigned wire_damage_permille = 0;  // of objects that arrive
 };
 
@@ -73,7 +73,7 @@ class SimRemote : public contract::Remote {
                             contract::Priority priority) override;
   Status diff(const ImageId& image, const VersionId& old_version, const VersionId& new_version,
               const DiffSink& sink) override;
-  // Never: a simulation is driven by its own steps.
+  // Brings no news: a simulation is driven by its own steps.
   Result<std::unique_ptr<contract::EventStream>> watch(const std::vector<ImageId>& images,
                                                        const SessionId& session) override;
   Result<contract::RemoteStoreInfo> store_info() override;
