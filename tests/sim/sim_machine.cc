@@ -160,12 +160,15 @@ void SimMachine::begin_session(const VersionId& version, bool unsent) {
     return;
   }
   if (after_ == After::kPowerCut) {
+    // The newest that any version holds is where recovery cut the journal off.
     bool found = false;
+    std::uint64_t newest = 0;
     for (const std::uint64_t moment : history_.moments()) {
-      if (found || !world_.holds(moment)) continue;
+      if (!world_.holds(moment)) continue;
       found = true;
-      history_.rewind_to(moment);
+      newest = moment;
     }
+    history_.rewind_to(newest);
     REQUIRE(found);
     after_ = After::kClosed;
   } else if (after_ != After::kFresh) {
