@@ -120,7 +120,10 @@ void World::check_versions(std::vector<SimMachine*> machines) {
     INFO("image " << shown.name << ", sequence " << shown.record.sequence << ", epoch "
                   << shown.record.commit.epoch);
     const auto differs = differences(shown.stamps, writer->history().flushed());
-    INFO((differs.empty() ? std::string() : "against the newest flush: " + differs.front()));
+    std::string text;
+    for (const std::string& one : differs) text += one + "; ";
+    INFO("against the newest flush: " << text << "flush points " << writer->last_point << " of "
+                                      << writer->history().flush_points());
     REQUIRE(point.has_value());
     writer->last_point = *point;
   }
@@ -144,6 +147,7 @@ SimMachine::SimMachine(World& world, std::string name, std::uint64_t seed,
   options_.connect_wait = std::chrono::milliseconds(0);
   options_.machine_name = std::move(name);
   options_.read_ahead = false;
+  options_.seal_after = std::chrono::hours(24 * 365 * 20);  // epochs end where the guest says
 }
 
 SimMachine::~SimMachine() { disk_.reset(); }
@@ -153,6 +157,20 @@ void SimMachine::learn_identity() {
   if (identity.ok() && *identity) id_ = (*identity)->machine;
 }
 
+// The newest moment that any version holds is where recovery cut the journal off.
+bool SimMachine::rewind_to_held(std::size_t first) {
+  bool found = false;
+  std::uint64_t newest = 0;
+  const auto moments = history_.moments();
+  for (std::size_t i = first; i < moments.size(); ++i) {
+    if (!world_.holds(moments[i])) continue;
+    found = true;
+    newest = moments[i];
+  }
+  if (found) history_.rewind_to(newest);
+  return found;
+}
+
 // Begun anew on the version that it says; what the last session had flushed must be in a version.
 void SimMachine::begin_session(const VersionId& version, bool unsent) {
   if (unsent) {  // could not be sent yet: its base stays, and so does what the guest sees
@@ -160,15 +178,7 @@ void SimMachine::begin_session(const VersionId& version, bool unsent) {
     return;
   }
   if (after_ == After::kPowerCut) {
-    // The newest that any version holds is where recovery cut the journal off.
-    bool found = false;
-    std::uint64_t newest = 0;
-    for (const std::uint64_t moment : history_.moments()) {
-      if (!world_.holds(moment)) continue;
-      found = true;
-      newest = moment;
-    }
-    history_.rewind_to(newest);
+    const bool found = rewind_to_held(0);
     REQUIRE(found);
     after_ = After::kClosed;
   } else if (after_ != After::kFresh) {
@@ -188,7 +198,10 @@ Status SimMachine::open() {
                  }});
   spdlog::info("{} opens: {}", options_.machine_name,
                opened.ok() ? std::string("ok") : opened.error().to_string());
-  if (!opened.ok()) return opened.error();
+  if (!opened.ok()) {
+    if (after_ == After::kPowerCut && rewind_to_held(1)) after_ = After::kKill;
+    return opened.error();
+  }
   disk_ = std::move(opened).value();
   learn_identity();
   const std::string session = status()["session"]["id"];
@@ -241,6 +254,8 @@ bool SimMachine::write() {
   const bool fua = random_.below(12) == 0;
   history_.write(first, count, stamp);  // also if it fails: part of it may be there
   const Status written = disk_->write(range, data.data(), fua);
+  spdlog::info("{} writes {} at {}+{}{}", options_.machine_name, stamp, first, count,
+               fua ? " fua" : "");
   if (written.ok() && fua) history_.flush();
   return written.ok();
 }
@@ -255,6 +270,7 @@ bool SimMachine::zero() {
 
 bool SimMachine::flush() {
   const bool ok = disk_->flush().ok();
+  spdlog::info("{} flushes", options_.machine_name);
   if (ok) history_.flush();
   return ok;
 }
@@ -329,6 +345,7 @@ void SimMachine::kill() {
   spdlog::info("{} is killed", options_.machine_name);
   disk_.reset();
   stop_behind_.reset();
+  history_.seal();  // everything is there, and recovery will seal it
   after_ = After::kKill;
 }
 
@@ -341,7 +358,8 @@ void SimMachine::power_cut() {
 }
 
 void SimMachine::kill_before_damage() {
-  kill();
+  disk_.reset();
+  stop_behind_.reset();
   after_ = After::kPowerCut;
 }
 

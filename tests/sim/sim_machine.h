@@ -108,6 +108,7 @@ class SimMachine {
   enum class After { kFresh, kKill, kPowerCut, kClosed };
   ByteRange drawn_range(std::uint64_t& first, std::uint64_t& count);
   void learn_identity();
+  bool rewind_to_held(std::size_t first_moment);
   void begin_session(const VersionId& version, bool unsent);
 
   World& world_;
