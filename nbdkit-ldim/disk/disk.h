@@ -80,6 +80,11 @@ class Disk {
   // For ldim.
   nlohmann::json status(bool verify);
   Result<SyncReport> sync(bool wait, std::chrono::milliseconds longest);
+  // One attempt of the write-back on the calling thread, for simulations that decide what happens
+  // when; true if something was committed.
+  Result<bool> write_back_once() {
+    return write_back_ == nullptr ? Result<bool>(false) : write_back_->run_once();
+  }
   // Holds new requests, makes everything durable; on return the process may be killed. Requests go
   // on by themselves after `hold`.
   Status quiesce(std::chrono::milliseconds hold);

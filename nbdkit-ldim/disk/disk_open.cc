@@ -93,6 +93,7 @@ void Disk::make_write_back() {
   WriteBackOptions write_back;
   write_back.policy = options_.write_back;
   write_back.delay = options_.write_back_delay;
+  write_back.seal_after = options_.seal_after;
   write_back.compress = options_.compress;
   write_back.machine_name = options_.machine_name;
   write_back.at_step = environment_.at_step;

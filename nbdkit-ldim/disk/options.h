@@ -28,6 +28,7 @@ struct DiskOptions {
   Acknowledge acknowledge = Acknowledge::kJournal;
   WriteBackPolicy write_back = WriteBackPolicy::kEager;
   std::chrono::milliseconds write_back_delay{0};
+  std::chrono::milliseconds seal_after{30000};  // LDIM seals an open epoch of this age by itself
   std::chrono::milliseconds session_grace{std::chrono::minutes(10)};
   std::chrono::milliseconds connect_wait{std::chrono::seconds(5)};
   LeaseKeeper::LeaseAsk lease = LeaseKeeper::LeaseAsk::kPlain;  // of an image that another has

@@ -1,0 +1,155 @@
+// Histories that part: restored copies, other machines, masters that move on. Names:
+// situation_outcome.
+#include <nlohmann/json.hpp>
+
+#include "tests/support/disk_fixture.h"
+
+using namespace dims;
+using namespace dims::test;
+
+namespace {
+
+void write_at(ldim::Disk& disk, Bytes& model, std::uint64_t offset, std::size_t count,
+              std::uint8_t value) {
+  const Bytes data(count, value);
+  require_ok(disk.write({offset, count}, data.data(), false));
+  std::fill_n(model.begin() + static_cast<std::ptrdiff_t>(offset), count, value);
+}
+
+Bytes head_content(FakeRemote& remote, const format::KeyFile& key, const std::string& name) {
+  const auto image = remote.find_image(name);
+  REQUIRE(image.ok());
+  return read_version(remote, key, image->id, image->head);
+}
+
+}  // namespace
+
+TEST_CASE("a_restored_client_disk_replays_nothing_onto_the_image") {
+  DiskFixture t;
+  FakeRemote remote;
+  Bytes guest = random_content(t.random, kMiB);
+  commit_content(remote, t.key.key, "disk", guest, t.random);
+  SimFileSystem fs;
+  std::unique_ptr<SimFileSystem> old_copy;
+  {
+    auto disk = t.open(fs, remote);
+    write_at(*disk, guest, 1000, 5000, 1);
+    require_ok(disk->flush());
+    old_copy = fs.copy();  // a backup of the client's disk, with an unsent epoch
+    DiskFixture::sync(*disk);
+    write_at(*disk, guest, 3000, 5000, 2);
+    DiskFixture::sync(*disk);
+    write_at(*disk, guest, 400000, 5000, 3);
+    DiskFixture::sync(*disk);
+  }
+  REQUIRE(difference(head_content(remote, t.key.key, "disk"), guest) == "");
+  // The backup is put back and goes on living.
+  auto restored = t.try_open(*old_copy, remote);
+  if (restored.ok()) {
+    const Bytes data(4096, 9);
+    require_ok((*restored)->write({700000, data.size()}, data.data(), false));
+    (void)(*restored)->sync(true, std::chrono::seconds(2)).ok();
+  }
+  CHECK(difference(head_content(remote, t.key.key, "disk"), guest) == "");
+}
+
+TEST_CASE("a_new_master_version_under_a_reader_changes_none_of_its_bytes") {
+  for (const auto mode : {ldim::SessionMode::kReadOnly, ldim::SessionMode::kShared}) {
+    DiskFixture t;
+    t.options.mode = mode;
+    t.options.read_ahead = false;
+    FakeRemote remote;
+    const Bytes first = random_content(t.random, kMiB);
+    commit_content(remote, t.key.key, "disk", first, t.random);
+    io::MemoryFileSystem fs;
+    auto disk = t.open(fs, remote);
+    Bytes half(kMiB / 2);
+    require_ok(disk->read({0, half.size()}, half.data()));
+    Bytes second = first;
+    std::fill_n(second.begin() + 100000, 800000, std::uint8_t{0xb2});
+    commit_content(remote, t.key.key, "disk", second, t.random);
+    CHECK(difference(DiskFixture::read_all(*disk), first) == "");
+    disk.reset();
+    disk = t.open(fs, remote);  // the same session, restarted under its guest
+    CHECK(difference(DiskFixture::read_all(*disk), first) == "");
+    require_ok(disk->client_connected());
+    disk->client_left(true);
+    require_ok(disk->close(std::chrono::seconds(1)));
+    disk = t.open(fs, remote);  // the next session
+    CHECK(difference(DiskFixture::read_all(*disk), second) == "");
+  }
+}
+
+TEST_CASE("a_commit_whose_objects_the_server_lost_sends_them_again") {
+  DiskFixture t;
+  FakeRemote remote;
+  Bytes guest = random_content(t.random, kMiB);
+  commit_content(remote, t.key.key, "disk", guest, t.random);
+  io::MemoryFileSystem fs;
+  bool lose = true;
+  std::vector<format::ObjectKey> before = remote.server().all_objects();
+  auto disk = t.open(fs, remote, [&](ldim::CommitStep step) {
+    if (step != ldim::CommitStep::kUploaded || !lose) return true;
+    lose = false;  // "has" said yes or "put" said stored, and then they are gone
+    for (const auto& key : remote.server().all_objects()) {
+      if (std::find(before.begin(), before.end(), key) == before.end())
+        remote.server().drop_object(key);
+    }
+    return true;
+  });
+  write_at(*disk, guest, 5000, 60000, 7);
+  DiskFixture::sync(*disk);
+  CHECK(!lose);
+  CHECK(difference(head_content(remote, t.key.key, "disk"), guest) == "");
+}
+
+TEST_CASE("a_lease_taken_by_another_while_away_makes_a_branch_with_every_flushed_write") {
+  DiskFixture t;
+  FakeRemote remote;
+  const Bytes base = random_content(t.random, kMiB);
+  commit_content(remote, t.key.key, "disk", base, t.random);
+  io::MemoryFileSystem fs;
+  Bytes guest = base;
+  auto disk = t.open(fs, remote);
+  write_at(*disk, guest, 1000, 5000, 1);
+  DiskFixture::sync(*disk);
+  const Bytes first = guest;
+  remote.set_available(false);
+  write_at(*disk, guest, 20000, 5000, 2);
+  require_ok(disk->flush());
+  write_at(*disk, guest, 22000, 5000, 3);
+  require_ok(disk->flush());
+  // Meanwhile somebody else becomes the owner and commits.
+  FakeRemote second(remote.shared_server());
+  remote.server().expire_leases();
+  Bytes others = first;
+  std::fill_n(others.begin() + 21000, 100, std::uint8_t{0xee});
+  commit_content(second, t.key.key, "disk", others, t.random);
+  remote.set_available(true);
+  DiskFixture::sync(*disk);
+  CHECK(difference(head_content(second, t.key.key, "disk"), others) == "");
+  const std::string branch = disk->status(false)["branch"];
+  REQUIRE(!branch.empty());
+  CHECK(difference(head_content(second, t.key.key, branch), guest) == "");
+  CHECK(difference(DiskFixture::read_all(*disk), guest) == "");
+}
+
+TEST_CASE("a_dead_holders_lease_ends_and_the_next_machine_starts") {
+  DiskFixture t;
+  FakeRemote remote;
+  Bytes guest = random_content(t.random, kMiB);
+  commit_content(remote, t.key.key, "disk", guest, t.random);
+  io::MemoryFileSystem first_fs;
+  io::MemoryFileSystem second_fs;
+  {
+    auto dead = t.open(first_fs, remote);
+    write_at(*dead, guest, 1000, 5000, 1);
+    DiskFixture::sync(*dead);
+  }
+  remote.server().expire_leases();
+  auto next = t.open(second_fs, remote);
+  CHECK(difference(DiskFixture::read_all(*next), guest) == "");
+  write_at(*next, guest, 50000, 5000, 2);
+  DiskFixture::sync(*next);
+  CHECK(difference(head_content(remote, t.key.key, "disk"), guest) == "");
+}
