@@ -85,6 +85,7 @@ Status Disk::start() {
     read_ahead_ = std::make_unique<ReadAhead>(*reader_, pages_for(size()), ReadAheadOptions{});
   }
   if (write_back_ != nullptr) write_back_->start();
+  if (tidy_ != nullptr) tidy_->start();
   watch_thread_ = std::thread([this] { watch(); });
   return ok_status();
 }
@@ -269,6 +270,7 @@ Status Disk::open_journal() {
   if (!shared && committed > stats.trimmed_epoch) DIMS_TRY(journal_->trim(committed));
   for (const JournalRecord& record : journal_->records(committed, ~std::uint64_t{0}))
     pending_.insert(record);
+  tidy_ = std::make_unique<JournalTidy>(*journal_, pending_);
   return ok_status();
 }
 

@@ -156,7 +156,9 @@ void WriteBack::run() {
 
 Result<bool> WriteBack::run_once() {
   const std::lock_guard work(work_mutex_);
-  const CommitId through = parts_.journal.synced();
+  // What is being sent is a group of its own: nothing newer is merged with it meanwhile.
+  const HeldCommit held = parts_.journal.hold();
+  const CommitId& through = held.through;
   {
     const std::lock_guard lock(mutex_);
     if (through.epoch <= stats_.committed_epoch) return false;
@@ -243,6 +245,7 @@ Result<bool> WriteBack::attempt(const CommitId& through) {
   order.token = lease->token;
   order.parent = state.base;
   order.record = make_record(state, done.root, through);
+  parts_.journal.offer(through.epoch);  // the reply may get lost
   const auto answer = parts_.remote.commit(order);
   if (!answer.ok()) {
     const Error& error = answer.error();
@@ -335,9 +338,12 @@ Status WriteBack::adopt(const contract::VersionInfo& version) {
   const std::uint64_t epoch = version.record.commit.epoch;
   Committed done;
   PendingMap touched;
-  for (const JournalRecord& record : parts_.journal.records(state.committed.epoch, epoch)) {
+  // Merged with newer epochs meanwhile, its records are not told apart: all of the group may have
+  // been touched, and all stay pending for the commit of the group's end.
+  const std::uint64_t group_end = parts_.journal.group_end(epoch);
+  for (const JournalRecord& record : parts_.journal.records(state.committed.epoch, group_end)) {
     touched.insert(record);
-    done.last_order = std::max(done.last_order, record.order);
+    if (group_end == epoch) done.last_order = std::max(done.last_order, record.order);
   }
   done.touched = touched.touched_pages();
   DIMS_ASSIGN(done.root, format::open_root(version.record, parts_.key.image_key(state.image)));
