@@ -22,16 +22,20 @@ Result<std::unique_ptr<ldim::Journal>> JournalModel::open(SimFileSystem& fs) {
   return ldim::Journal::open(fs, options_, clock_, journal_random_);
 }
 
-Bytes JournalModel::data_of(std::uint64_t data_seed, std::uint64_t count) {
-  Bytes data(count);
-  SeededRandom(data_seed * 1000003 + 7).fill(data);
-  return data;
+ByteView JournalModel::data_of(std::uint64_t data_seed, std::uint64_t count) const {
+  Bytes& data = (*data_)[data_seed];
+  if (data.size() < count) {
+    data.resize(count);
+    SeededRandom(data_seed * 1000003 + 7).fill(data);
+  }
+  return ByteView(data).first(count);
 }
 
 bool JournalModel::append(ldim::Journal& journal, WriteKind kind, ByteRange range) {
   const Write write{kind, range, next_seed_++};
   running_ = write;
-  const Bytes data = kind == WriteKind::kData ? data_of(write.data_seed, range.count) : Bytes{};
+  const ByteView data =
+      kind == WriteKind::kData ? data_of(write.data_seed, range.count) : ByteView{};
   const auto records = journal.append(kind, range, data);
   if (!records.ok()) {
     if (records.error().code != ErrorCode::kNoSpace) return false;
@@ -107,7 +111,7 @@ std::string JournalModel::check_record(ldim::Journal& journal, const ldim::Journ
   Bytes text(got.range.count);
   if (!journal.read(got.location, got.range, got.range.offset, text).ok())
     return name + " cannot be read";
-  const Bytes data = data_of(want.data_seed, want.data_skip + got.range.count);
+  const ByteView data = data_of(want.data_seed, want.data_skip + got.range.count);
   if (!std::equal(text.begin(), text.end(),
                   data.begin() + static_cast<std::ptrdiff_t>(want.data_skip))) {
     return name + " has other data";
@@ -132,11 +136,11 @@ std::string JournalModel::check_group(ldim::Journal& journal, std::uint64_t trim
   Overlay got;
   for (const Known& known : known_) {
     if (known.epoch <= trimmed || known.epoch > merged) continue;
-    const Bytes data = known.kind == WriteKind::kData
-                           ? data_of(known.data_seed, known.data_skip + known.range.count)
-                           : Bytes{};
+    const ByteView data = known.kind == WriteKind::kData
+                              ? data_of(known.data_seed, known.data_skip + known.range.count)
+                              : ByteView{};
     lay(want, known.kind, known.range,
-        data.empty() ? ByteView{} : ByteView(data).subspan(known.data_skip));
+        data.empty() ? data : data.subspan(known.data_skip));
   }
   std::uint64_t order = 0;
   for (const auto& record : journal.records(trimmed, merged)) {

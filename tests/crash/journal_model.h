@@ -8,6 +8,7 @@
 // ids inside it may be unknown unless they were offered.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -67,7 +68,8 @@ class JournalModel {
   static void lay(Overlay& overlay, ldim::WriteKind kind, ByteRange range, ByteView data);
   std::string check_group(ldim::Journal& journal, std::uint64_t trimmed,
                           std::uint64_t merged) const;
-  static Bytes data_of(std::uint64_t data_seed, std::uint64_t count);
+  // The first `count` bytes of a write; kept, for making them anew at every check took most of the time.
+  ByteView data_of(std::uint64_t data_seed, std::uint64_t count) const;
   std::string check_record(ldim::Journal& journal, const ldim::JournalRecord& got,
                            const Known& want) const;
 
@@ -85,6 +87,8 @@ class JournalModel {
   std::vector<ldim::CommitId> told_;  // by flush, ascending
   std::vector<std::uint64_t> offered_;
   std::uint64_t next_seed_ = 1;
+  std::shared_ptr<std::map<std::uint64_t, Bytes>> data_ =
+      std::make_shared<std::map<std::uint64_t, Bytes>>();
   std::shared_ptr<Seen> seen_ = std::make_shared<Seen>();  // of all copies together
 };
 

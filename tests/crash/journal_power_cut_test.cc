@@ -43,6 +43,7 @@ std::string recover_and_check(JournalModel& model, std::unique_ptr<SimFileSystem
     model.adopt(**opened);
     // What recovery has shown is durable: another cut changes nothing.
     opened = model.open(*(disk = disk->after_power_cut(random.next())));
+    ++*states;
     if (!opened.ok()) return "cannot open again: " + opened.error().to_string();
     wrong = model.check(**opened);
     if (!wrong.empty())
