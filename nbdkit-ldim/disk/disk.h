@@ -30,6 +30,7 @@
 #include "nbdkit-ldim/disk/options.h"
 #include "nbdkit-ldim/disk/version_fetch.h"
 #include "nbdkit-ldim/fetch/read_ahead.h"
+#include "nbdkit-ldim/pagemap/tidy.h"
 #include "nbdkit-ldim/writeback/write_back.h"
 
 namespace dims::ldim {
@@ -156,6 +157,7 @@ class Disk {
   std::unique_ptr<PageCache> cache_;
   std::unique_ptr<Journal> journal_;
   PendingMap pending_;
+  std::unique_ptr<JournalTidy> tidy_;
   std::unique_ptr<Fetcher> fetcher_;
   std::unique_ptr<BaseTree> tree_;
   std::unique_ptr<BaseReader> reader_;

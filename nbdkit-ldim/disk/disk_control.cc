@@ -71,6 +71,9 @@ json Disk::status(bool verify) {
                     {"received_epoch", write_back.received_epoch},
                     {"committed_epoch", write_back.committed_epoch},
                     {"unsent_epochs", unsent_epochs},
+                    {"merged_epoch", journal.merged_epoch},
+                    {"merged_bytes", journal.merged_bytes},
+                    {"merge_trouble", tidy_ != nullptr ? tidy_->trouble() : std::string()},
                     {"recovered_records", journal.recovered_records},
                     {"recovery_seconds", journal.recovery_seconds},
                     {"failed", journal.failed}};
@@ -352,6 +355,7 @@ Status Disk::close(std::chrono::milliseconds longest) {
   watch_changed_.notify_all();
   if (watch_thread_.joinable()) watch_thread_.join();
   if (write_back_ != nullptr) write_back_->stop();
+  if (tidy_ != nullptr) tidy_->stop();
   const LdimState now = state_->current();
   const bool ends = client_left_by_itself_ && clients_ == 0 && now.session_open;
   if (ends) {
@@ -383,6 +387,7 @@ Disk::~Disk() {
   if (read_ahead_ != nullptr) read_ahead_->stop();
   if (version_fetch_ != nullptr) version_fetch_->stop();
   if (write_back_ != nullptr) write_back_->stop();
+  if (tidy_ != nullptr) tidy_->stop();
   if (lease_ != nullptr) lease_->stop();
 }
 

@@ -102,6 +102,9 @@ Status Disk::read(ByteRange range, std::uint8_t* out) {
 // guest.
 Status Disk::make_room(const Error& full, std::chrono::nanoseconds give_up, bool first) {
   throttled_.fetch_add(1);
+  // What was overwritten leaves first: that needs no server.
+  const auto merged = tidy_->run_once(true);
+  if (merged.ok() && *merged) return ok_status();
   if (write_back_ == nullptr || options_.write_back == WriteBackPolicy::kManual) return full;
   // If it is the file system that is full, the cache gives some back; a journal at its own limit
   // gains nothing by that.

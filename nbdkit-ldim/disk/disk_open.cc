@@ -84,6 +84,7 @@ Status Disk::start() {
       version_fetch_->announce(state_at_start_.image, known_head_);
   }
   if (write_back_ != nullptr) write_back_->start();
+  if (tidy_ != nullptr) tidy_->start();
   watch_thread_ = std::thread([this] { watch(); });
   return ok_status();
 }
@@ -289,6 +290,7 @@ Status Disk::open_journal() {
   if (!shared && committed > stats.trimmed_epoch) DIMS_TRY(journal_->trim(committed));
   for (const JournalRecord& record : journal_->records(committed, ~std::uint64_t{0}))
     pending_.insert(record);
+  tidy_ = std::make_unique<JournalTidy>(*journal_, pending_);
   return ok_status();
 }
 
@@ -329,6 +331,7 @@ Status Disk::replace_restored_journal() {
   }
   lease_->set_unsent({});
   write_back_.reset();
+  tidy_.reset();
   pending_.clear();
   journal_.reset();
   const std::string folder = root_ + "/journal";

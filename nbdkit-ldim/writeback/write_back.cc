@@ -212,7 +212,9 @@ void WriteBack::run() {
 
 Result<bool> WriteBack::run_once() {
   const std::lock_guard work(work_mutex_);
-  const CommitId through = parts_.journal.synced();
+  // What is being sent is a group of its own: nothing newer is merged with it meanwhile.
+  const HeldCommit held = parts_.journal.hold();
+  const CommitId& through = held.through;
   {
     const std::lock_guard lock(mutex_);
     if (through.epoch <= stats_.committed_epoch) return false;
@@ -304,6 +306,7 @@ Result<bool> WriteBack::attempt(const CommitId& through) {
   order.token = lease->token;
   order.parent = state.base;
   order.record = make_record(state, done.root, through);
+  parts_.journal.offer(through.epoch);  // the reply may get lost
   const auto answer = parts_.remote.commit(order);
   if (!answer.ok()) {
     const Error& error = answer.error();

@@ -32,9 +32,12 @@ Status WriteBack::adopt(const contract::VersionInfo& version) {
   const std::uint64_t epoch = version.record.commit.epoch;
   Committed done;
   PendingMap touched;
-  for (const JournalRecord& record : parts_.journal.records(state.committed.epoch, epoch)) {
+  // Merged with newer epochs meanwhile, its records are not told apart: all of the group may have
+  // been touched, and all stay pending for the commit of the group's end.
+  const std::uint64_t group_end = parts_.journal.group_end(epoch);
+  for (const JournalRecord& record : parts_.journal.records(state.committed.epoch, group_end)) {
     touched.insert(record);
-    done.last_order = std::max(done.last_order, record.order);
+    if (group_end == epoch) done.last_order = std::max(done.last_order, record.order);
   }
   done.touched = touched.touched_pages();
   DIMS_ASSIGN(done.root, format::open_root(version.record, parts_.key.image_key(state.image)));
@@ -145,7 +148,8 @@ Status WriteBack::rescue() {
   // An attempt that was cut short may have planned a branch from the unknown base: the id is free.
   DIMS_ASSIGN(const contract::ImageInfo branch, create_branch(home, head, base.sequence));
 
-  const CommitId through = parts_.journal.synced();
+  const HeldCommit held = parts_.journal.hold();
+  const CommitId& through = held.through;
   const auto records = parts_.journal.records(state.committed.epoch, through.epoch);
   Committed done;
   done.through = through;
@@ -179,6 +183,7 @@ Status WriteBack::rescue() {
   order.token = lease.token;
   order.parent = head;
   order.record = make_record(stands, done.root, through);
+  parts_.journal.offer(through.epoch);  // the reply may get lost
   DIMS_ASSIGN(const contract::CommitAnswer answer, parts_.remote.commit(order));
   if (!answer.missing.empty()) {
     return make_error(ErrorCode::kMissingObjects, "the server lacks " +
