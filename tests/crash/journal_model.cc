@@ -139,8 +139,7 @@ std::string JournalModel::check_group(ldim::Journal& journal, std::uint64_t trim
     const ByteView data = known.kind == WriteKind::kData
                               ? data_of(known.data_seed, known.data_skip + known.range.count)
                               : ByteView{};
-    lay(want, known.kind, known.range,
-        data.empty() ? data : data.subspan(known.data_skip));
+    lay(want, known.kind, known.range, data.empty() ? data : data.subspan(known.data_skip));
   }
   std::uint64_t order = 0;
   for (const auto& record : journal.records(trimmed, merged)) {

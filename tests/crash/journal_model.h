@@ -68,7 +68,8 @@ class JournalModel {
   static void lay(Overlay& overlay, ldim::WriteKind kind, ByteRange range, ByteView data);
   std::string check_group(ldim::Journal& journal, std::uint64_t trimmed,
                           std::uint64_t merged) const;
-  // The first `count` bytes of a write; kept, for making them anew at every check took most of the time.
+  // The first `count` bytes of a write; kept, for making them anew at every check took most of the
+  // time.
   ByteView data_of(std::uint64_t data_seed, std::uint64_t count) const;
   std::string check_record(ldim::Journal& journal, const ldim::JournalRecord& got,
                            const Known& want) const;
