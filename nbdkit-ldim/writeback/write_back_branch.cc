@@ -72,7 +72,7 @@ Status WriteBack::make_branch() {
   if (!branch.ok() && branch.error().code == ErrorCode::kNotFound) return rescue();
   if (!branch.ok()) return branch.error();
   DIMS_TRY(enter_branch(*branch));
-  spdlog::warn("another machine has written to {}: this session goes on as {}", home.name,
+  spdlog::warn("the head of {} is not what these writes stand on: they go to {}", home.name,
                branch->name);
   return ok_status();
 }
