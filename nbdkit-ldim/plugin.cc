@@ -37,7 +37,11 @@ using namespace dims;
 
 constexpr std::chrono::seconds kCloseWait{20};
 
-ldim::DiskOptions options;
+ldim::DiskOptions options = [] {
+  ldim::DiskOptions defaults;
+  defaults.fill = true;
+  return defaults;
+}();
 
 // What the process serves. Built in after_fork, ended in cleanup.
 struct Serving {

@@ -27,6 +27,7 @@
 #include "common/format/key_file.h"
 #include "common/io/file.h"
 #include "nbdkit-ldim/disk/cache_folder.h"
+#include "nbdkit-ldim/disk/fill.h"
 #include "nbdkit-ldim/disk/options.h"
 #include "nbdkit-ldim/disk/version_fetch.h"
 #include "nbdkit-ldim/fetch/read_ahead.h"
@@ -162,6 +163,7 @@ class Disk {
   std::unique_ptr<BaseTree> tree_;
   std::unique_ptr<BaseReader> reader_;
   std::unique_ptr<ReadAhead> read_ahead_;
+  std::unique_ptr<Fill> fill_;                   // null: not wanted
   std::unique_ptr<VersionFetch> version_fetch_;  // null: diskless, its cache is for now
   std::unique_ptr<LeaseKeeper> lease_;
   std::unique_ptr<WriteBack> write_back_;

@@ -102,6 +102,10 @@ json Disk::status(bool verify) {
                      {"zeroes", zeroes_.load()},         {"flushes", flushes_.load()},
                      {"bytes_read", bytes_read_.load()}, {"bytes_written", bytes_written_.load()},
                      {"throttled", throttled_.load()}};
+  if (fill_ != nullptr) {
+    const FillProgress fill = fill_->progress();
+    out["fill"] = {{"pages_done", fill.pages_done}, {"done", fill.done}, {"no_room", fill.no_room}};
+  }
   if (version_fetch_ != nullptr) {
     const VersionFetchProgress next = version_fetch_->progress();
     out["next_version"] = {{"sequence", next.sequence},
@@ -332,6 +336,7 @@ Status Disk::close(std::chrono::milliseconds longest) {
   }
   (void)resume().ok();
   if (read_ahead_ != nullptr) read_ahead_->stop();
+  if (fill_ != nullptr) fill_->stop();
   if (version_fetch_ != nullptr) version_fetch_->stop();
   Status status;
   bool unsent = false;
@@ -385,6 +390,7 @@ Disk::~Disk() {
   }
   if (fetcher_ != nullptr) fetcher_->stop();
   if (read_ahead_ != nullptr) read_ahead_->stop();
+  if (fill_ != nullptr) fill_->stop();
   if (version_fetch_ != nullptr) version_fetch_->stop();
   if (write_back_ != nullptr) write_back_->stop();
   if (tidy_ != nullptr) tidy_->stop();

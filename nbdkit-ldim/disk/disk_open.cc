@@ -76,6 +76,10 @@ Status Disk::start() {
   if (options_.read_ahead) {
     read_ahead_ = std::make_unique<ReadAhead>(*reader_, pages_for(size()), ReadAheadOptions{});
   }
+  if (options_.fill) {
+    fill_ = std::make_unique<Fill>(Fill::Parts{environment_.remote, *reader_, *tree_, *cache_,
+                                               environment_.clock, pages_for(size())});
+  }
   if (!options_.diskless()) {
     version_fetch_ = std::make_unique<VersionFetch>(
         VersionFetch::Parts{environment_.remote, *fetcher_, *cache_, *tree_, key_});

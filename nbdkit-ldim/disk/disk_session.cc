@@ -244,6 +244,7 @@ Status Disk::move_base(const contract::ImageInfo& image) {
     s.base_record = version.record_bytes;
   }));
   tree_->reset(shape);
+  if (fill_ != nullptr) fill_->restart();
   spdlog::info("base moved to version {} ({} changed nodes)", version.record.sequence, nodes);
   return ok_status();
 }

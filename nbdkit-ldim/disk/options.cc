@@ -88,6 +88,7 @@ const char kOptionsHelp[] =
     "hand-off-wait=DURATION      how long that machine may take to send (default 1m)\n"
     "machine=NAME                this machine's name (default: host name)\n"
     "compress=yes|no             compress what is sent (default yes)\n"
+    "fill=yes|no                 fetch the rest of the disk while the link is idle (default yes)\n"
     "read-ahead=yes|no           fetch ahead of sequential reads (default yes)\n"
     "other-history=accept        start although the server's history lacks the version known here";
 
@@ -162,6 +163,8 @@ Status set_option(DiskOptions& options, std::string_view name, std::string_view 
     options.machine_name = value;
   } else if (name == "compress") {
     return set_flag(options.compress, name, value);
+  } else if (name == "fill") {
+    return set_flag(options.fill, name, value);
   } else if (name == "read-ahead") {
     return set_flag(options.read_ahead, name, value);
   } else if (name == "other-history") {
@@ -191,6 +194,7 @@ Status complete_options(DiskOptions& options) {
   }
   if (options.cache_folder == "none") {
     options.cache_folder.clear();
+    options.fill = false;
     options.cache_bytes = std::min(options.cache_bytes, kDisklessCacheBytes);
     options.journal_bytes = std::min(options.journal_bytes, kDisklessJournalBytes);
     // Nothing here survives the process, so a flush means that the server has it.

@@ -36,6 +36,8 @@ struct DiskOptions {
   std::string machine_name;  // default: the host's name
   bool compress = true;
   bool read_ahead = true;
+  bool fill =
+      false;  // fetch the rest of the disk while the link is idle; the plugin's default is yes
   bool accept_other_history = false;
 
   bool diskless() const { return cache_folder.empty(); }

@@ -47,6 +47,7 @@ Status BaseReader::read_pages(PageRange pages, std::uint8_t* out, FetchWait wait
   DIMS_TRY(collect(pages, out, wait, missing));
   if (missing.empty()) return ok_status();
   if (missed != nullptr) *missed = true;
+  counters_.reads_missed.fetch_add(1, std::memory_order_relaxed);
   return fetch_missing(missing, contract::Priority::kDemand, wait);
 }
 

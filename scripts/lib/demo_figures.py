@@ -5,6 +5,7 @@ usage: demo_figures.py boot REPORT              one line on a boot (a report of 
        demo_figures.py output REPORT N          the output of the N-th command of a boot
        demo_figures.py newest VERSIONS          the newest version's sequence number
        demo_figures.py newer BEFORE VERSIONS    exit code 1 unless VERSIONS has one newer than image info BEFORE
+       demo_figures.py filled STATUS            exit code 1 unless all that the cache has room for is in it
        demo_figures.py summary DIRECTORY NAME=VALUE...
 """
 
@@ -110,6 +111,9 @@ def main():
         print(max(sequences(arguments[0])))
     elif verb == "newer":
         return 0 if max(sequences(arguments[1])) > head_sequence(load(arguments[0])) else 1
+    elif verb == "filled":
+        fill = load(arguments[0]).get("fill", {"done": True, "no_room": False})
+        return 0 if fill["done"] or fill["no_room"] else 1
     elif verb == "summary":
         summary(arguments[0], arguments[1:])
     else:

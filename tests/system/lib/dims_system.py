@@ -161,7 +161,8 @@ class World:
 
     def disk_stopped(self, server, key, image, cache, **parameters):
         given = {"server": getattr(server, "address", server), "image": image, "key": key,
-                 "cache": "none" if cache is None else self.path(cache)}
+                 "cache": "none" if cache is None else self.path(cache),
+                 "fill": "no"}  # tests count what is fetched, and look at what is absent
         given.update({k.replace("_", "-"): v for k, v in parameters.items()})
         return Disk(self, {k: v for k, v in given.items() if v is not None})
 
