@@ -95,6 +95,7 @@ void add_image_commands(CLI::App& app, Command& run) {
   ls->callback([&run] { run = [](Session& session) { return finish(session, list(session)); }; });
 
   add_info_command(*group, run);
+  add_retention_command(*group, run);
 
   CLI::App* const rm = group->add_subcommand("rm", "Remove an image with all its versions");
   rm->fallthrough();
