@@ -15,6 +15,7 @@
 #include "common/crypto/hash.h"
 #include "common/io/file.h"
 #include "rdim-server/catalog/catalog.h"
+#include "rdim-server/catalog/maintenance.h"
 #include "rdim-server/options.h"
 #include "rdim-server/services/server.h"
 #include "rdim-server/stores/store.h"
@@ -85,6 +86,25 @@ Status write_port_file(const std::string& path, int port) {
   return io::replace_file(io::posix_file_system(), path, as_bytes(std::to_string(port) + "\n"));
 }
 
+// Sorted runs of a collection are files in the store's folder; what a crash left is removed.
+Result<std::unique_ptr<catalog::Maintenance>> make_maintenance(const Options& options,
+                                                               stores::Store& store,
+                                                               catalog::Catalog& catalog) {
+  io::FileSystem& fs = io::posix_file_system();
+  catalog::MaintenanceOptions wanted;
+  wanted.upload_grace = std::chrono::duration_cast<std::chrono::seconds>(options.upload_grace);
+  wanted.gc_interval = std::chrono::ceil<std::chrono::seconds>(options.gc_interval);
+  wanted.gc_bytes_per_s = options.gc_rate;
+  wanted.scrub_bytes_per_s = options.scrub_rate;
+  wanted.space.fs = &fs;
+  wanted.space.folder = options.data + "/runs";
+  DIMS_TRY(fs.make_folder(wanted.space.folder));
+  DIMS_ASSIGN(const std::vector<std::string> left, fs.list(wanted.space.folder));
+  for (const std::string& name : left) DIMS_TRY(fs.remove(wanted.space.folder + "/" + name));
+  return std::make_unique<catalog::Maintenance>(catalog, store.objects(), store.refs(),
+                                                system_clock(), wanted);
+}
+
 int serve(const Options& options, const sigset_t& signals) {
   stores::StoreOptions store_options;
   store_options.folder = options.data;
@@ -92,14 +112,19 @@ int serve(const Options& options, const sigset_t& signals) {
   if (!store.ok()) return fail(store.error(), kStoreFailed);
   catalog::CatalogOptions catalog_options;
   catalog_options.lease_term = options.lease_term;
+  const auto retention = catalog::parse_retention(options.retention);
+  if (retention.ok()) catalog_options.retention = *retention;
   auto catalog =
       catalog::Catalog::open((*store)->objects(), (*store)->refs(), (*store)->generation(),
                              system_clock(), system_random(), catalog_options);
   if (!catalog.ok()) return fail(catalog.error(), kStoreFailed);
+  auto maintenance = make_maintenance(options, **store, **catalog);
+  if (!maintenance.ok()) return fail(maintenance.error(), kStoreFailed);
   services::ServerOptions server_options;
   server_options.listen = options.listen;
   server_options.version = DIMS_VERSION;
-  auto server = services::RdimServer::start(**catalog, (*store)->objects(), server_options);
+  auto server =
+      services::RdimServer::start(**catalog, (*store)->objects(), **maintenance, server_options);
   if (!server.ok()) return fail(server.error(), kListenFailed);
   for (const std::string& address : (*server)->addresses()) {
     std::printf("listening on %s\n", address.c_str());
@@ -110,6 +135,8 @@ int serve(const Options& options, const sigset_t& signals) {
   spdlog::info("store {}, generation {}, {} images", options.data, (*store)->generation().hex(),
                (*catalog)->image_count());
 
+  (*maintenance)->start();
+
   int signal_number = 0;
   do {
     sigwait(&signals, &signal_number);
@@ -117,7 +144,9 @@ int serve(const Options& options, const sigset_t& signals) {
   spdlog::info("signal {}: stopping", signal_number);
   const StopLimit limit(signals);
   (*server)->stop(kCallsEndWithin);
+  (*maintenance)->stop();
   (*server).reset();
+  (*maintenance).reset();
   (*catalog).reset();
   (*store).reset();
   spdlog::info("stopped");

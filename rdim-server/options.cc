@@ -3,12 +3,28 @@
 #include <CLI/CLI.hpp>
 
 #include "common/base/parse.h"
+#include "rdim-server/catalog/retention.h"
 
 #ifndef DIMS_VERSION
 #define DIMS_VERSION "unknown"
 #endif
 
 namespace dims::server {
+namespace {
+
+std::chrono::milliseconds duration_of(const char* option, const std::string& text) {
+  const auto parsed = parse_duration(text);
+  if (!parsed.ok()) throw CLI::ValidationError(option, parsed.error().to_string());
+  return *parsed;
+}
+
+std::uint64_t size_of(const char* option, const std::string& text) {
+  const auto parsed = parse_size(text);
+  if (!parsed.ok()) throw CLI::ValidationError(option, parsed.error().to_string());
+  return *parsed;
+}
+
+}  // namespace
 
 bool parse_options(int argc, char** argv, Options& options, int& exit_code) {
   CLI::App app("The remote data image manager: keeps images and their versions for LDIM and rdim.");
@@ -24,6 +40,25 @@ bool parse_options(int argc, char** argv, Options& options, int& exit_code) {
   app.add_option("--lease-term", term, "How long a lease lasts without being renewed")
       ->type_name("TIME")
       ->capture_default_str();
+  std::string grace = "168h", interval = "24h", gc_rate = "64MiB", scrub_rate = "4MiB";
+  app.add_option("--retention", options.retention,
+                 "Which versions of an image keep their data: all, or last=,hourly=,daily=,weekly=")
+      ->type_name("POLICY")
+      ->capture_default_str();
+  app.add_option("--upload-grace", grace,
+                 "How long unused objects stay: they may be half an upload")
+      ->type_name("TIME")
+      ->capture_default_str();
+  app.add_option("--gc-interval", interval, "Collect garbage so often; 0: only when asked")
+      ->type_name("TIME")
+      ->capture_default_str();
+  app.add_option("--gc-rate", gc_rate, "What a collection may read a second; 0: no limit")
+      ->type_name("SIZE")
+      ->capture_default_str();
+  app.add_option("--scrub-rate", scrub_rate,
+                 "Read all objects again and again, so much a second; 0: never")
+      ->type_name("SIZE")
+      ->capture_default_str();
   app.add_option("--log-level", options.log_level, "What to log")
       ->check(CLI::IsMember({"debug", "info", "warn", "error"}))
       ->capture_default_str();
@@ -38,6 +73,14 @@ bool parse_options(int argc, char** argv, Options& options, int& exit_code) {
       throw CLI::ValidationError("--lease-term", "a lease lasts at least 1s");
     }
     options.lease_term = *parsed;
+    options.upload_grace = duration_of("--upload-grace", grace);
+    options.gc_interval = duration_of("--gc-interval", interval);
+    options.gc_rate = size_of("--gc-rate", gc_rate);
+    options.scrub_rate = size_of("--scrub-rate", scrub_rate);
+    const auto retention = catalog::parse_retention(options.retention);
+    if (!retention.ok()) {
+      throw CLI::ValidationError("--retention", retention.error().to_string());
+    }
   } catch (const CLI::ParseError& error) {
     exit_code = app.exit(error) == 0 ? kStopped : kUsage;
     return false;

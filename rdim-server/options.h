@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,11 @@ struct Options {
   std::string data;
   std::vector<std::string> listen;
   std::chrono::milliseconds lease_term{60'000};
+  std::string retention = "last=10,hourly=24,daily=14,weekly=8";
+  std::chrono::milliseconds upload_grace{std::chrono::hours(24 * 7)};
+  std::chrono::milliseconds gc_interval{std::chrono::hours(24)};
+  std::uint64_t gc_rate = 64 << 20;
+  std::uint64_t scrub_rate = 4 << 20;
   std::string log_level = "info";
   std::string port_file;
 };

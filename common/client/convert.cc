@@ -112,6 +112,7 @@ Result<ImageInfo> from_proto(const v1::Image& image) {
 
 Result<VersionInfo> from_proto(const v1::Version& version) {
   VersionInfo out;
+  out.gone = version.gone();
   DIMS_TRY(take_id(version.id(), "version id", out.id));
   out.record_bytes = bytes_of(version.record());
   DIMS_ASSIGN(out.record, format::decode_version(out.record_bytes));

@@ -60,6 +60,7 @@ struct VersionInfo {
   VersionId id;
   Bytes record_bytes;
   format::VersionRecord record;
+  bool gone = false;  // retention let its data go
 };
 
 struct SessionRequest {

@@ -97,6 +97,7 @@ void add_image_commands(CLI::App& app, Command& run) {
 
   add_info_command(*group, run);
   add_resolve_command(*group, run);
+  add_retention_command(*group, run);
 
   CLI::App* const rm = group->add_subcommand("rm", "Remove an image with all its versions");
   rm->fallthrough();

@@ -48,12 +48,13 @@ rdim::ExitCode run(int argc, char** argv) {
       "Exit codes: 0 done, 1 failed, 2 wrong use, 3 not found, 4 refused (exists, conflict, in "
       "use),\n"
       "5 server or NBD export unreachable, 6 wrong key or no permission, 7 damaged data, 8 no "
-      "space, 130 interrupted.\n"
+      "space, 9 damage found and repaired, 130 interrupted.\n"
       "See rdim(1).");
   rdim::Command command;
   rdim::add_key_commands(app, command);
   rdim::add_image_commands(app, command);
   rdim::add_version_commands(app, command);
+  rdim::add_maintenance_commands(app, command);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& asked) {  // --help, --version

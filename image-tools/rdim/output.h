@@ -24,6 +24,7 @@ enum ExitCode : int {
   kExitKey = 6,
   kExitDamaged = 7,
   kExitNoSpace = 8,
+  kExitRepaired = 9,  // damage was found, and all of it mended
   kExitInterrupted = 130,
 };
 ExitCode exit_code_of(ErrorCode code);

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include "common/client/admin.h"
 #include "common/client/client.h"
 #include "common/crypto/hash.h"
 #include "common/io/file.h"
@@ -45,8 +46,23 @@ Result<contract::Remote*> Session::remote() {
   wanted.machine_name = who_.machine_name;
   wanted.session = who_.session;
   DIMS_ASSIGN(remote_, client::connect(wanted));
-  signals_.on_interrupt(&progress.cancel, [remote = remote_.get()] { remote->shutdown(); });
+  listen_for_interrupt();
   return remote_.get();
+}
+
+Result<contract::Admin*> Session::admin() {
+  if (admin_) return admin_.get();
+  DIMS_TRY(remote());  // names the mistake if no server is named
+  DIMS_ASSIGN(admin_, client::connect_admin(options.server));
+  listen_for_interrupt();
+  return admin_.get();
+}
+
+void Session::listen_for_interrupt() {
+  signals_.on_interrupt(&progress.cancel, [remote = remote_.get(), admin = admin_.get()] {
+    remote->shutdown();
+    if (admin != nullptr) admin->shutdown();
+  });
 }
 
 Result<format::KeyFile> Session::key() const {

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "common/contract/admin.h"
 #include "common/contract/remote.h"
 #include "common/format/key_file.h"
 #include "image-tools/rdim/output.h"
@@ -37,15 +38,20 @@ class Session {
 
   // Connects at the first call. kInvalidArgument if no server is named.
   Result<contract::Remote*> remote();
+  // The same for the administrators' calls.
+  Result<contract::Admin*> admin();
   // Reads the key file. kInvalidArgument if none is named.
   Result<format::KeyFile> key() const;
   bool has_key() const { return !options.key_path.empty(); }
   const transfer::Who& who() const { return who_; }
 
  private:
+  void listen_for_interrupt();
+
   Signals& signals_;
   transfer::Who who_;
   std::unique_ptr<contract::Remote> remote_;
+  std::unique_ptr<contract::Admin> admin_;
 };
 
 // One a verb group: adds its subcommands; `*run` is set to what the chosen one does.
@@ -57,6 +63,8 @@ void add_export_command(CLI::App& image, Command& run);
 void add_resolve_command(CLI::App& image, Command& run);
 void add_info_command(CLI::App& image, Command& run);
 void add_version_commands(CLI::App& app, Command& run);
+void add_retention_command(CLI::App& image, Command& run);
+void add_maintenance_commands(CLI::App& app, Command& run);
 
 // For bodies that return a Status or an error: prints it and gives the exit code.
 ExitCode finish(const Session& session, const Status& status);

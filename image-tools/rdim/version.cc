@@ -43,6 +43,7 @@ ExitCode list(Session& session, const ListOptions& options) {
     entry["sequence"] = record.sequence;
     entry["id"] = version.id.hex();
     entry["head"] = head;
+    entry["gone"] = version.gone;
     entry["time"] = json_of_time(record.time_unix_ns);
     entry["machine"] = record.machine.hex();
     entry["image_bytes"] = record.image_bytes;
@@ -53,7 +54,9 @@ ExitCode list(Session& session, const ListOptions& options) {
     entry["signer"] = record.signer.hex();
     entry["trusted"] = key ? Json(trusted.ok()) : Json(nullptr);
     json["versions"].push_back(entry);
-    rows.push_back({std::to_string(record.sequence) + (head ? " (head)" : ""),
+    rows.push_back({std::to_string(record.sequence) + (head           ? " (head)"
+                                                       : version.gone ? " (let go)"
+                                                                      : ""),
                     version.id.short_hex(), text_of_time(record.time_unix_ns),
                     record.machine.short_hex(), format_size(record.image_bytes),
                     record.parent.is_zero() ? std::string("-") : record.parent.short_hex()});

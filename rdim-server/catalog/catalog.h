@@ -64,6 +64,7 @@ class Catalog {
 
   // retention_of is the server's where an image has none of its own.
   Result<RetentionPolicy> retention_of(const ImageId& image);
+  Result<bool> has_own_retention(const ImageId& image);
   // nullopt: the server's again.
   Status set_retention(const ImageId& image, const std::optional<RetentionPolicy>& policy);
   // True: its record is known, its data was let go.

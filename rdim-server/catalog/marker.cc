@@ -29,7 +29,7 @@ Status Marker::add_root(const ObjectKey& root, bool strict) {
   } else {
     const auto head = format::parse_head(*node);
     if (head.ok() && head->level > 0) {
-      return levels_[head->level]->add(root, strict ? kStrict : 0);
+      return levels_[head->level]->add(root, kNode | (strict ? kStrict : 0));
     }
     why =
         head.ok() ? make_error(ErrorCode::kCorrupt, "the root of a tree is a chunk") : head.error();
@@ -39,7 +39,7 @@ Status Marker::add_root(const ObjectKey& root, bool strict) {
 
 Status Marker::add_node(const ObjectKey& node, std::size_t level) {
   if (level >= kLevels) return ok_status();
-  return levels_[level]->add(node);
+  return levels_[level]->add(node, kNode);
 }
 
 Status Marker::take(const MarkedKey& entry, Result<Bytes> node) {
@@ -56,8 +56,9 @@ Status Marker::take(const MarkedKey& entry, Result<Bytes> node) {
                                  "node " + entry.key.id.short_hex() + " does not fit its tree");
     return strict ? missing_(entry.key, why) : ok_status();
   }
+  const auto flags = static_cast<std::uint8_t>((entry.flags & kStrict) | (level_ > 1 ? kNode : 0));
   for (const ObjectKey& child : head->children) {
-    if (!child.id.is_zero()) DIMS_TRY(levels_[level_ - 1]->add(child, entry.flags));
+    if (!child.id.is_zero()) DIMS_TRY(levels_[level_ - 1]->add(child, flags));
   }
   return ok_status();
 }

@@ -18,6 +18,7 @@ class Marker {
   static constexpr std::size_t kLevels = format::kMaxLevel + 2;
   // Of a key below a root that must be complete.
   static constexpr std::uint8_t kStrict = 1;
+  static constexpr std::uint8_t kNode = 2;
 
   // Told of every node that must be there and is not, or is no node; an error ends the step.
   using MissingSink = std::function<Status(const ObjectKey& node, const Error& why)>;

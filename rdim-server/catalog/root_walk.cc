@@ -35,7 +35,7 @@ Status RootWalk::emit(const format::VersionRecord& record) {
 }
 
 Status RootWalk::begin() {
-  if (options_.mode == Mode::kDrop) {
+  if (options_.mode == Mode::kDrop || options_.guard) {
     collecting_ = true;
     for (const ObjectKey& root : catalog_.gate_.begin_collection()) {
       if (!root.id.is_zero()) DIMS_TRY(sink_(root, false));
@@ -45,7 +45,9 @@ Status RootWalk::begin() {
   return gather_sessions();
 }
 
+// Creations write the name, then the image, then show it: nobody is between the two.
 Status RootWalk::gather_images() {
+  std::lock_guard naming(catalog_.naming_mutex_);
   std::shared_lock lock(catalog_.table_mutex_);
   for (const auto& [id, live] : catalog_.images_) {
     images_.push_back(id);

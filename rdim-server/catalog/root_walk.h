@@ -48,6 +48,7 @@ class RootWalk {
   };
   struct Options {
     Mode mode = Mode::kAll;
+    bool guard = false;  // with kAll: the caller drops what is unlinked through the gate
     RunSpace space;
     std::size_t versions_a_step = 64;
   };

@@ -67,6 +67,11 @@ Result<RetentionPolicy> Catalog::retention_of(const ImageId& image) {
   return row ? decode_retention(row->value) : options_.retention;
 }
 
+Result<bool> Catalog::has_own_retention(const ImageId& image) {
+  DIMS_ASSIGN(const auto row, refs_.get(retention_key(image)));
+  return row.has_value();
+}
+
 Status Catalog::set_retention(const ImageId& image, const std::optional<RetentionPolicy>& policy) {
   const auto found = live(image);
   if (!found.ok()) return found.error();

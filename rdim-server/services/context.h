@@ -7,6 +7,7 @@
 
 #include "common/base/units.h"
 #include "rdim-server/catalog/catalog.h"
+#include "rdim-server/catalog/maintenance.h"
 #include "rdim-server/services/byte_budget.h"
 #include "rdim-server/services/executor.h"
 #include "rdim-server/services/stream_registry.h"
@@ -33,10 +34,11 @@ struct ServiceCounters {
 
 struct ServiceContext {
   ServiceContext(catalog::Catalog& the_catalog, contract::ObjectStore& the_objects,
-                 std::string version, Executor& for_calls, Executor& for_commits,
-                 Executor& for_transfers)
+                 catalog::Maintenance& the_maintenance, std::string version, Executor& for_calls,
+                 Executor& for_commits, Executor& for_transfers)
       : catalog(the_catalog),
         objects(the_objects),
+        maintenance(the_maintenance),
         server_version(std::move(version)),
         calls(for_calls),
         commits(for_commits),
@@ -44,6 +46,7 @@ struct ServiceContext {
 
   catalog::Catalog& catalog;
   contract::ObjectStore& objects;
+  catalog::Maintenance& maintenance;
   std::string server_version;
   ServiceLimits limits;
   Executor& calls;      // unary calls: short

@@ -43,16 +43,6 @@ grpc::ServerWriteReactor<Reply>* stream_from(ServiceContext& context, Source sou
 
 }  // namespace
 
-template <typename Body>
-grpc::ServerUnaryReactor* DimsService::run_on(Executor& executor, Context* context, Body body) {
-  Unary* const reactor = context->DefaultReactor();
-  executor.run(contract::Priority::kDemand, [reactor, body = std::move(body)] {
-    const Status status = body();
-    reactor->Finish(to_grpc(status));
-  });
-  return reactor;
-}
-
 DimsService::Unary* DimsService::Hello(Context* context, const v1::HelloRequest* request,
                                        v1::HelloReply* reply) {
   return run(context, [this, request, reply]() -> Status {
@@ -139,6 +129,8 @@ DimsService::Unary* DimsService::GetVersion(Context* context, const v1::GetVersi
     DIMS_ASSIGN(const contract::VersionInfo version,
                 context_.catalog.get_version(image, id, request->sequence()));
     to_proto(version, reply);
+    DIMS_ASSIGN(const bool gone, context_.catalog.is_gone(version.id));
+    reply->set_gone(gone);
     return ok_status();
   });
 }
@@ -169,6 +161,8 @@ grpc::ServerWriteReactor<v1::Version>* DimsService::ListVersions(
     --state->left;
     v1::Version message;
     to_proto(version, &message);
+    DIMS_ASSIGN(const bool gone, context_.catalog.is_gone(version.id));
+    message.set_gone(gone);
     return std::optional<v1::Version>(std::move(message));
   });
 }

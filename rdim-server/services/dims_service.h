@@ -8,6 +8,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include "rdim-server/services/context.h"
+#include "rdim-server/services/status.h"
 
 #include "dims/v1/dims.grpc.pb.h"
 
@@ -53,6 +54,17 @@ class DimsService : public v1::Dims::CallbackService {
                                              const v1::WatchRequest* request) override;
   Unary* StoreInfo(Context* context, const v1::StoreInfoRequest* request,
                    v1::StoreInfoReply* reply) override;
+  // admin_calls.cc
+  Unary* StartCollection(Context* context, const v1::StartCollectionRequest* request,
+                         v1::StartCollectionReply* reply) override;
+  Unary* CollectionStatus(Context* context, const v1::CollectionStatusRequest* request,
+                          v1::CollectionStatusReply* reply) override;
+  grpc::ServerWriteReactor<v1::CheckReply>* Check(Context* context,
+                                                  const v1::CheckRequest* request) override;
+  Unary* LastChecks(Context* context, const v1::LastChecksRequest* request,
+                    v1::LastChecksReply* reply) override;
+  Unary* Retention(Context* context, const v1::RetentionRequest* request,
+                   v1::RetentionReply* reply) override;
 
  private:
   // Runs the body (a Status) on the executor and ends the call with it.
@@ -65,5 +77,15 @@ class DimsService : public v1::Dims::CallbackService {
 
   ServiceContext& context_;
 };
+
+template <typename Body>
+grpc::ServerUnaryReactor* DimsService::run_on(Executor& executor, Context* context, Body body) {
+  Unary* const reactor = context->DefaultReactor();
+  executor.run(contract::Priority::kDemand, [reactor, body = std::move(body)] {
+    const Status status = body();
+    reactor->Finish(to_grpc(status));
+  });
+  return reactor;
+}
 
 }  // namespace dims::services

@@ -38,11 +38,12 @@ void set_transport(grpc::ServerBuilder& builder, const ServerOptions& options,
 }  // namespace
 
 struct RdimServer::Parts {
-  Parts(catalog::Catalog& catalog, contract::ObjectStore& objects, const ServerOptions& options)
+  Parts(catalog::Catalog& catalog, contract::ObjectStore& objects,
+        catalog::Maintenance& maintenance, const ServerOptions& options)
       : calls(options.call_threads),
         commits(options.commit_threads),
         transfers(options.transfer_threads),
-        context(catalog, objects, options.version, calls, commits, transfers),
+        context(catalog, objects, maintenance, options.version, calls, commits, transfers),
         service(context) {}
 
   Executor calls;
@@ -57,11 +58,12 @@ RdimServer::RdimServer() = default;
 
 Result<std::unique_ptr<RdimServer>> RdimServer::start(catalog::Catalog& catalog,
                                                       contract::ObjectStore& objects,
+                                                      catalog::Maintenance& maintenance,
                                                       const ServerOptions& options) {
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   std::unique_ptr<RdimServer> out(new RdimServer());
-  out->parts_ = std::make_unique<Parts>(catalog, objects, options);
+  out->parts_ = std::make_unique<Parts>(catalog, objects, maintenance, options);
   grpc::ServerBuilder builder;
   set_transport(builder, options, out->parts_->context.limits);
   std::vector<int> ports(options.listen.size(), -1);

@@ -1,8 +1,8 @@
 // RdimServer: the gRPC server with everything it needs: service, health, reflection, limits.
 //
-// Threads: start() and stop() by one thread. Ownership: the catalog and the objects outlive it.
-// Errors of start(): as services/listen.h says. stop() ends streams politely, waits for calls under
-// way up to the time limit, then cancels them; it returns when no call runs any more.
+// Threads: start() and stop() by one thread. Ownership: catalog, objects and maintenance outlive
+// it. Errors of start(): as services/listen.h says. stop() ends streams politely, waits for calls
+// under way up to the time limit, then cancels them; it returns when no call runs any more.
 #pragma once
 
 #include <chrono>
@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "rdim-server/catalog/catalog.h"
+#include "rdim-server/catalog/maintenance.h"
 
 namespace dims::services {
 
@@ -27,6 +28,7 @@ class RdimServer {
  public:
   static Result<std::unique_ptr<RdimServer>> start(catalog::Catalog& catalog,
                                                    contract::ObjectStore& objects,
+                                                   catalog::Maintenance& maintenance,
                                                    const ServerOptions& options);
   ~RdimServer();
   RdimServer(const RdimServer&) = delete;

@@ -29,6 +29,7 @@ std::shared_ptr<rocksdb::TableFactory> table_factory(const std::shared_ptr<rocks
 
 rocksdb::DBOptions database_options(const StoreOptions& options) {
   rocksdb::DBOptions db;
+  if (options.env != nullptr) db.env = options.env;
   // A torn record at the end is a power cut; a bad one before others is damage and refuses to open.
   // The default mode would drop everything after it in silence.
   db.wal_recovery_mode = rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords;
@@ -50,7 +51,7 @@ rocksdb::DBOptions database_options(const StoreOptions& options) {
   db.write_buffer_manager = std::make_shared<rocksdb::WriteBufferManager>(
       options.write_buffer_bytes * options.write_buffers_max);
   // Watches the free space and lets the engine go on after a full disk.
-  db.sst_file_manager.reset(rocksdb::NewSstFileManager(rocksdb::Env::Default()));
+  db.sst_file_manager.reset(rocksdb::NewSstFileManager(db.env));
   return db;
 }
 
@@ -76,9 +77,15 @@ std::vector<rocksdb::ColumnFamilyDescriptor> family_descriptors(const StoreOptio
   // No blob cache: the kernel's page cache holds the same bytes and gives them back under pressure.
   objects.blob_cache = nullptr;
 
+  rocksdb::ColumnFamilyOptions meta = small;
+  // Most questions are about objects that are not there: the filter spares the walk through the
+  // skip list.
+  meta.memtable_whole_key_filtering = true;
+  meta.memtable_prefix_bloom_size_ratio = 0.05;
+
   return {{rocksdb::kDefaultColumnFamilyName, small},
           {"objects", objects},
-          {"meta", small},
+          {"meta", meta},
           {"refs", small}};
 }
 

@@ -18,6 +18,10 @@
 #include "common/contract/ref_store.h"
 #include "rdim-server/stores/store_format.h"
 
+namespace rocksdb {
+class Env;
+}
+
 namespace dims::stores {
 
 struct StoreOptions {
@@ -35,6 +39,9 @@ struct StoreOptions {
   std::uint64_t free_bytes_min = 256 * kMiB;
   // Asked for the free space before every put; the kernel's if there is none (for tests).
   std::function<std::uint64_t()> free_bytes;
+  // What the engine reads and writes through; the kernel's if there is none. For tests: outlives
+  // the store.
+  rocksdb::Env* env = nullptr;
 };
 
 class Engine;

@@ -204,6 +204,72 @@ void many_at_once(ObjectStore& store) {
   CHECK(store.info()->objects == kObjects);
 }
 
+void sweeps_only_what_nobody_touched(ObjectStore& store, ManualClock& clock) {
+  using contract::RemoveOutcome;
+  const std::vector<TestObject> objects{test_object(1), test_object(2), test_object(3)};
+  REQUIRE(store.put(items_of(objects)).ok());
+  clock.advance(std::chrono::minutes(1));
+  const std::uint64_t mark = static_cast<std::uint64_t>(
+      std::chrono::duration_cast<std::chrono::seconds>(clock.wall()).count());
+  store.set_touch_floor(mark);
+  // Younger than the step, and renewed all the same: a mark has begun. Also with a clock set back.
+  clock.advance(-std::chrono::minutes(30));
+  REQUIRE(store.touch(std::vector{objects[1].key}).ok());
+  const std::vector<ObjectKey> keys{objects[0].key, objects[1].key, objects[2].key,
+                                    test_object(9).key};
+  const auto present = store.touch_present(std::vector{objects[2].key, test_object(9).key});
+  REQUIRE(present.ok());
+  CHECK(*present == std::vector<bool>{true, false});
+  const auto outcomes = store.remove_untouched(keys, mark);
+  REQUIRE(outcomes.ok());
+  CHECK(*outcomes == std::vector<RemoveOutcome>{RemoveOutcome::kRemoved, RemoveOutcome::kTouched,
+                                                RemoveOutcome::kTouched, RemoveOutcome::kAbsent});
+  const auto rows = store.list_rows({}, 10);
+  REQUIRE(rows.ok());
+  REQUIRE(rows->size() == 2);
+  CHECK(store.info()->objects == 2);
+  for (const auto& row : *rows) {
+    CHECK(row.touched_s >= mark);
+    CHECK(row.level == 0);
+  }
+  REQUIRE(store.reclaim([] { return false; }).ok());
+  CHECK(get_one(store, objects[1].key).ok());
+}
+
+void audit_finds_and_mends(ObjectStoreFixture& fixture) {
+  const auto store = [&]() -> ObjectStore& { return fixture.store(); };
+  std::vector<TestObject> objects;
+  for (std::uint64_t n = 0; n < 9; ++n) objects.push_back(test_object(n));
+  REQUIRE(store().put(items_of(objects)).ok());
+  const auto pages = [&](bool mend) {
+    std::vector<contract::StoreFinding> all;
+    std::optional<ObjectKey> after;
+    std::uint64_t seen = 0;
+    do {
+      const auto page = store().audit(after, 2, kMiB, mend);
+      REQUIRE(page.ok());
+      seen += page->objects;
+      all.insert(all.end(), page->findings.begin(), page->findings.end());
+      after = page->last;
+    } while (after);
+    CHECK(seen == 9);
+    return all;
+  };
+  CHECK(pages(false).empty());
+  fixture.damage(objects[4].key);
+  const auto found = pages(false);
+  REQUIRE(found.size() == 1);
+  CHECK(found[0].key == objects[4].key);
+  CHECK(found[0].kind == contract::StoreFinding::Kind::kDamagedObject);
+  CHECK(!found[0].mended);
+  const auto mended = pages(true);
+  REQUIRE(mended.size() == 1);
+  CHECK(mended[0].mended);
+  CHECK(!store().has(std::vector{objects[4].key})->front());
+  REQUIRE(store().put(std::vector{objects[4].item()}).ok());
+  CHECK(pages(false).empty());
+}
+
 }  // namespace
 
 void object_store_suite(const Open& open) {
@@ -216,6 +282,8 @@ void object_store_suite(const Open& open) {
   SECTION("has, touch, remove") { has_touch_remove(store, fixture->clock); }
   SECTION("list") { lists_in_key_order(store); }
   SECTION("damage") { damage_is_reported_and_heals(*fixture); }
+  SECTION("sweep") { sweeps_only_what_nobody_touched(store, fixture->clock); }
+  SECTION("audit") { audit_finds_and_mends(*fixture); }
   SECTION("many threads") { many_at_once(store); }
 }
 

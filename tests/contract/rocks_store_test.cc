@@ -177,6 +177,31 @@ TEST_CASE("FORMAT and the meta row are byte for byte what their page says") {
   CHECK(!stores::decode_meta(bytes.substr(1)));
 }
 
+TEST_CASE("removed_objects_give_their_disk_space_back") {
+  Folder folder;
+  folder.options.write_buffer_bytes = kMiB;
+  auto store = folder.open();
+  constexpr std::uint64_t kObjects = 2000;  // of 4 KiB
+  std::vector<contract::ObjectKey> gone, kept;
+  for (std::uint64_t n = 0; n < kObjects; ++n) {
+    const auto object = test::test_object(n);
+    REQUIRE(store->objects().put(std::vector{object.item()}).ok());
+    (n % 4 == 0 ? kept : gone).push_back(object.key);
+  }
+  REQUIRE(store->objects().barrier().ok());
+  const std::uint64_t before = store->objects().info()->disk_bytes;
+  const auto outcomes = store->objects().remove_untouched(gone, ~std::uint64_t{0});
+  REQUIRE(outcomes.ok());
+  REQUIRE(store->objects().reclaim([] { return false; }).ok());
+  const std::uint64_t after = store->objects().info()->disk_bytes;
+  INFO(before << " bytes before, " << after << " after");
+  CHECK(after < before / 2);
+  store.reset();
+  store = folder.open();
+  for (const auto& key : kept) CHECK(test::get_one(store->objects(), key).ok());
+  CHECK(store->objects().info()->objects == kept.size());
+}
+
 TEST_CASE("a store of an unknown format is refused and left as it is") {
   Folder folder;
   folder.open();
