@@ -1,7 +1,8 @@
 // ldim: talks to the LDIM that serves a cache folder, over the control socket in that folder.
 //
 // Exit codes (ldim(1)): 0 ok; 1 failed; 2 wrong usage; 3 no LDIM serves the folder; 4 refused
-// (conflict, lease held, a client is connected); 5 the server cannot be reached, or not in time.
+// (conflict, lease held, a client is connected); 5 the server cannot be reached, or not in time; 6
+// a check found something worse than a note.
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -15,6 +16,8 @@
 
 #include "common/base/parse.h"
 #include "common/base/result.h"
+#include "common/io/file.h"
+#include "nbdkit-ldim/control/folder_check.h"
 
 namespace {
 
@@ -26,6 +29,7 @@ constexpr int kExitUsage = 2;
 constexpr int kExitNotServing = 3;
 constexpr int kExitRefused = 4;
 constexpr int kExitUnreachable = 5;
+constexpr int kExitFindings = 6;
 
 struct Settings {
   std::string cache;
@@ -189,6 +193,29 @@ void print_status(const json& s) {
   std::printf("safe to switch off  %s\n", yes(s["safe_to_switch_off"].get<bool>()));
 }
 
+// The folder of an LDIM that does not run, looked at from here.
+int check_closed(const Settings& settings, const std::string& key_path) {
+  const auto checked =
+      dims::ldim::check_folder(dims::io::posix_file_system(), settings.cache, key_path, true);
+  if (!checked.ok()) {
+    const std::string code(dims::error_code_name(checked.error().code));
+    return fail(settings, exit_code_of(code), code, checked.error().message, checked.error().hint);
+  }
+  const json report = json::parse(checked->report);
+  if (settings.json_output()) {
+    std::cout << report.dump(2) << "\n";
+  } else {
+    for (const json& one : report["findings"]) {
+      std::printf("%-8s %s: %s (%s)\n", one["severity"].get<std::string>().c_str(),
+                  one["where"].get<std::string>().c_str(), one["text"].get<std::string>().c_str(),
+                  one["todo"].get<std::string>().c_str());
+    }
+    std::printf("%s: %s\n", settings.cache.c_str(),
+                checked->clean ? "whole" : "not everything is in order");
+  }
+  return checked->clean ? 0 : kExitFindings;
+}
+
 // Lines "OFFSET COUNT" (sizes with suffixes are fine), # comments.
 bool read_ranges(const std::string& path, json& ranges, std::string& problem) {
   std::ifstream in(path);
@@ -258,7 +285,10 @@ int main(int argc, char** argv) {
   auto* prefetch =
       app.add_subcommand("prefetch", "Fetch into the cache: everything, or the ranges of a list");
   prefetch->add_option("--list", list, "File with lines 'OFFSET COUNT'");
-  auto* check = app.add_subcommand("check", "Open and check every page of the cache");
+  auto* check = app.add_subcommand(
+      "check", "Check a folder that is not in use; without --key, the cache of a running LDIM");
+  std::string key_path;
+  check->add_option("--key", key_path, "Key file, as given to nbdkit");
 
   try {
     app.parse(argc, argv);
@@ -266,6 +296,7 @@ int main(int argc, char** argv) {
     return app.exit(e) == 0 ? 0 : kExitUsage;
   }
 
+  if (*check && !key_path.empty()) return check_closed(settings, key_path);
   Client client(settings);
   json request;
   json result;

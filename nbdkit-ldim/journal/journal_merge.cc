@@ -69,16 +69,23 @@ struct JournalImpl::MergeVictim {
   std::vector<CopyPiece> pieces;  // ascending
 };
 
+struct JournalImpl::MergeStep {
+  std::size_t first = 0;  // of plan.victims
+  std::size_t last = 0;   // behind it
+};
+
 struct JournalImpl::MergePlan {
   TrimState horizon;
   std::uint64_t trimmed_epoch = 0;  // a trim meanwhile ends the plan
   std::vector<PackedRecord> records;
   std::vector<MergeVictim> victims;  // log files first, oldest first
-};
 
-struct JournalImpl::MergeStep {
-  std::size_t first = 0;  // of plan.victims
-  std::size_t last = 0;   // behind it
+  bool leaves(const MergeStep& step, std::uint64_t number) const {
+    for (std::size_t i = step.first; i < step.last; ++i) {
+      if (victims[i].segment->number() == number) return true;
+    }
+    return false;
+  }
 };
 
 HeldCommit JournalImpl::hold() {
@@ -230,12 +237,7 @@ Result<MergedFile> JournalImpl::write_merged(const MergePlan& plan, const MergeS
 
 std::vector<std::string> JournalImpl::switch_to(const MergePlan& plan, const MergeStep& step,
                                                 MergedFile&& file) {
-  const auto leaves = [&](std::uint64_t number) {
-    for (std::size_t i = step.first; i < step.last; ++i) {
-      if (plan.victims[i].segment->number() == number) return true;
-    }
-    return false;
-  };
+  const auto leaves = [&](std::uint64_t number) { return plan.leaves(step, number); };
   // Only trims and merges change this list, and they are kept out.
   std::vector<PackedRecord> kept;
   for (const PackedRecord& record : merged_.records) {
@@ -282,22 +284,22 @@ Status JournalImpl::run_merge_step(const MergePlan& plan, const MergeStep& step,
     const Lock lock(mutex_);
     manifest.head.trim = trimmed_;
     for (const Merged::File& file : merged_.files) {
-      const bool leaves =
-          std::any_of(plan.victims.begin() + static_cast<std::ptrdiff_t>(step.first),
-                      plan.victims.begin() + static_cast<std::ptrdiff_t>(step.last),
-                      [&](const MergeVictim& victim) { return victim.segment == file.segment; });
+      const bool leaves = plan.leaves(step, file.segment->number());
       if (!leaves) manifest.members.push_back({file.segment->number(), file.end, file.chain});
     }
-    std::size_t logs = 0;
+    bool log = false;
     for (std::size_t i = step.first; i < step.last; ++i) {
-      logs += plan.victims[i].log ? 1u : 0u;
+      log = log || plan.victims[i].log;
       before += plan.victims[i].bytes;
     }
-    if (logs > 0) {
-      const SegmentState& next = segments_[logs];
-      manifest.head.next_order = next.first_order;
-      manifest.head.next_epoch = next.first_epoch;
-      manifest.head.next_chain = next.start_chain;
+    if (log) {
+      // Some may have left as trimmed since the plan was made: look for the first that stays.
+      const auto next = std::find_if(
+          segments_.begin(), segments_.end(),
+          [&](const SegmentState& state) { return !plan.leaves(step, state.segment->number()); });
+      manifest.head.next_order = next->first_order;
+      manifest.head.next_epoch = next->first_epoch;
+      manifest.head.next_chain = next->start_chain;
     }
     manifest.ids = merged_.ids;
     for (const SealedEpoch& epoch : epochs_) {

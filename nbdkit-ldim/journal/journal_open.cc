@@ -13,9 +13,12 @@ namespace {
 constexpr std::uint64_t kLeastSegmentBytes = kMinSegmentBytes;
 
 std::uint64_t usable_segment_bytes(const JournalOptions& options) {
-  // Four files at least, so that trimming the oldest makes room before the newest is full.
+  // Four files at least, so that trimming the oldest makes room before the newest is full; sixteen
+  // if they need not be tiny for it, for one is open and one is kept for merging.
   const std::uint64_t quarter = options.limit_bytes / 4 / kPageBytes * kPageBytes;
-  return std::min({options.segment_bytes / kPageBytes * kPageBytes, quarter, kMaxSegmentBytes});
+  const std::uint64_t sixteenth = options.limit_bytes / 16 / kPageBytes * kPageBytes;
+  return std::min({options.segment_bytes / kPageBytes * kPageBytes, quarter,
+                   std::max(sixteenth, kMiB), kMaxSegmentBytes});
 }
 
 // What recovery read may lie in the kernel's cache only, even as clean pages: a sync that failed

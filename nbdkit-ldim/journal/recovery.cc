@@ -112,10 +112,10 @@ Status collect_claims(SegmentScanner& scanner, std::uint64_t from, Examination& 
   }
 }
 
-Status examine_file(io::FileSystem& fs, const JournalOptions& options, std::uint64_t number,
-                    Examination& seen, RecoveredJournal& out) {
+Status examine_file(io::FileSystem& fs, const JournalOptions& options, io::OpenMode mode,
+                    std::uint64_t number, Examination& seen, RecoveredJournal& out) {
   const std::string path = segment_path(options.folder, number);
-  DIMS_ASSIGN(auto file, fs.open(path, io::OpenMode::kReadWrite));
+  DIMS_ASSIGN(auto file, fs.open(path, mode));
   DIMS_ASSIGN(const std::uint64_t bytes, file->size());
   auto loaded = JournalSegment::load(file, number, options.machine, options.image, options.key);
   if (!loaded.ok()) {
@@ -252,7 +252,8 @@ Error damage(const Examination& seen, const std::vector<std::uint64_t>& chain,
 
 }  // namespace
 
-Result<RecoveredJournal> examine_journal(io::FileSystem& fs, const JournalOptions& options) {
+Result<RecoveredJournal> examine_journal(io::FileSystem& fs, const JournalOptions& options,
+                                         io::OpenMode mode) {
   RecoveredJournal out;
   Examination seen;
   DIMS_ASSIGN(const auto names, fs.list(options.folder));
@@ -260,7 +261,8 @@ Result<RecoveredJournal> examine_journal(io::FileSystem& fs, const JournalOption
   for (const std::string& name : names) {
     if (const auto number = segment_number(name)) numbers.push_back(*number);
   }
-  for (const std::uint64_t number : numbers) DIMS_TRY(examine_file(fs, options, number, seen, out));
+  for (const std::uint64_t number : numbers)
+    DIMS_TRY(examine_file(fs, options, mode, number, seen, out));
   out.newest_number = numbers.empty() ? 0 : numbers.back();
   if (!seen.bad_headers.empty()) {
     Error error = seen.bad_headers.begin()->second;

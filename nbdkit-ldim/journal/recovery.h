@@ -91,7 +91,9 @@ struct RecoveredJournal {
   std::uint64_t cut_seals = 0;  // seals among them: flushes that had not returned
 };
 
-Result<RecoveredJournal> examine_journal(io::FileSystem& fs, const JournalOptions& options);
+// mode: how the files are opened; whoever goes on with them needs kReadWrite.
+Result<RecoveredJournal> examine_journal(io::FileSystem& fs, const JournalOptions& options,
+                                         io::OpenMode mode = io::OpenMode::kReadWrite);
 
 // Where a new journal's chain begins.
 Digest first_chain(const JournalId& journal);

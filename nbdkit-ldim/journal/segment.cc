@@ -345,21 +345,38 @@ Status JournalSegment::write_note(std::uint64_t generation, std::uint64_t synced
   return file_->write_at(kNoteOffset, view_of(slot));
 }
 
+Result<std::optional<TrimState>> JournalSegment::read_trim_slot(std::uint64_t offset) const {
+  TrimSlot slot;
+  DIMS_ASSIGN(const std::size_t n, file_->read_some(offset, mut_view_of(slot)));
+  std::optional<TrimState> none;
+  if (n != sizeof slot || slot.magic != kTrimMagic || slot.generation >= kTrimNonceBase)
+    return none;
+  const AssociatedData slot_ad = ad(AdKind::kTrim, slot.generation, 0);
+  TrimState state;
+  if (!cipher_.open(kTrimNonceBase + slot.generation, view_of(slot_ad), slot.sealed,
+                    slot.tag.data(), mut_view_of(state).data())) {
+    return none;
+  }
+  return std::optional<TrimState>(state);
+}
+
 Result<std::optional<TrimState>> JournalSegment::read_trim_slots() const {
   std::optional<TrimState> best;
   for (const std::uint64_t offset : kTrimSlotOffset) {
-    TrimSlot slot;
-    DIMS_ASSIGN(const std::size_t n, file_->read_some(offset, mut_view_of(slot)));
-    if (n != sizeof slot || slot.magic != kTrimMagic || slot.generation >= kTrimNonceBase) continue;
-    const AssociatedData slot_ad = ad(AdKind::kTrim, slot.generation, 0);
-    TrimState state;
-    if (!cipher_.open(kTrimNonceBase + slot.generation, view_of(slot_ad), slot.sealed,
-                      slot.tag.data(), mut_view_of(state).data())) {
-      continue;
-    }
-    if (!best || state.epoch > best->epoch) best = state;
+    DIMS_ASSIGN(const auto state, read_trim_slot(offset));
+    if (state && (!best || state->epoch > best->epoch)) best = state;
   }
   return best;
+}
+
+Result<int> JournalSegment::open_slots() const {
+  int opened = 0;
+  for (const std::uint64_t offset : kTrimSlotOffset) {
+    DIMS_ASSIGN(const auto state, read_trim_slot(offset));
+    opened += state ? 1 : 0;
+  }
+  DIMS_ASSIGN(const auto note, read_note());
+  return opened + (note ? 1 : 0);
 }
 
 Result<std::optional<std::uint64_t>> JournalSegment::read_note() const {

@@ -75,8 +75,11 @@ class JournalSegment {
   // The newer of the two slots that can be read; nullopt if none can.
   Result<std::optional<journal_format::TrimState>> read_trim_slots() const;
   Result<std::optional<std::uint64_t>> read_note() const;
+  // How many of the two slots and the note open.
+  Result<int> open_slots() const;
 
  private:
+  Result<std::optional<journal_format::TrimState>> read_trim_slot(std::uint64_t offset) const;
   journal_format::AssociatedData ad(journal_format::AdKind kind, std::uint64_t a,
                                     std::uint64_t b) const;
   static journal_format::FileHeader make_header(std::uint64_t number, std::uint64_t bytes,

@@ -20,7 +20,8 @@ bool merging_is_due(const JournalStats& journal, std::uint64_t pending_journal_b
       journal.bytes > pending_journal_bytes ? journal.bytes - pending_journal_bytes : 0;
   // The open file and the spare are no garbage, but count as such.
   const std::uint64_t fixed = 2 * journal.segment_bytes;
-  if (urgent) return garbage > fixed;
+  // Now the open file is full, and there is no spare.
+  if (urgent) return garbage > journal.segment_bytes / 4;
   if (journal.bytes > journal.limit_bytes / 100 * kCrowdedPercent)
     return garbage >= fixed + 2 * journal.segment_bytes;
   return journal.bytes > journal.limit_bytes / 100 * kBeginPercent &&

@@ -19,7 +19,7 @@ namespace dims::ldim {
 //  - above a quarter of the limit, once half of what the journal holds was overwritten: so it needs
 //    at most twice what is pending, and merging writes no more than what it frees;
 //  - above 70 % of it (before writes are slowed), once two files' worth was overwritten;
-//  - if it is urgent (a write waits for room), once there is any file's worth.
+//  - if it is urgent (a write waits for room), once there is a part of a file's worth.
 bool merging_is_due(const JournalStats& journal, std::uint64_t pending_journal_bytes, bool urgent);
 
 class JournalTidy {

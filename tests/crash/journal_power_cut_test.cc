@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <map>
 #include <mutex>
 #include <set>
@@ -159,4 +160,82 @@ TEST_CASE("power_cut_or_kill_under_parallel_writes_keeps_a_prefix") {
       }
     }
   }
+}
+
+TEST_CASE("power_cut_or_kill_under_parallel_writes_and_merges_keeps_the_newest_flushed_bytes") {
+  constexpr std::uint64_t kThreads = 3;
+  constexpr std::uint64_t kPagesEach = 6;
+  const std::uint64_t runs = std::max<std::uint64_t>(40, states_wanted() / 500);
+  std::uint64_t merged_files = 0;
+  for (std::uint64_t run = 0; run < runs; ++run) {
+    const std::uint64_t run_seed = seed() + run;
+    JournalModel model(run_seed);
+    SimFileSystem disk;
+    auto opened = model.open(disk);
+    REQUIRE(opened.ok());
+    ldim::Journal& journal = **opened;
+    disk.stop_at_call(disk.calls() + 100 + model.random().below(700));
+    // Every page holds the number of its write.
+    struct Page {
+      std::uint32_t issued = 0;
+      std::uint32_t returned = 0;
+      std::uint32_t flushed = 0;
+    };
+    std::vector<Page> pages(kThreads * kPagesEach);
+    std::atomic<std::uint64_t> running{kThreads};
+    std::vector<std::thread> threads;
+    for (std::uint64_t t = 0; t < kThreads; ++t) {
+      threads.emplace_back([&, t] {
+        SeededRandom random(run_seed * 8 + t);
+        for (std::uint32_t i = 1; i < 400; ++i) {
+          const std::uint64_t page = t * kPagesEach + random.below(kPagesEach);
+          Bytes data(kPageBytes);
+          for (std::size_t at = 0; at < data.size(); at += sizeof i)
+            std::memcpy(data.data() + at, &i, sizeof i);
+          pages[page].issued = i;
+          const ByteRange range{page * kPageBytes, kPageBytes};
+          const auto records = journal.append(ldim::WriteKind::kData, range, data);
+          if (!records.ok() && records.error().code != ErrorCode::kNoSpace) break;
+          if (!records.ok()) {
+            std::this_thread::yield();  // until merging has made room
+            continue;
+          }
+          pages[page].returned = i;
+          if (random.below(6) != 0) continue;
+          if (!journal.flush().ok()) break;
+          for (std::uint64_t p = t * kPagesEach; p < (t + 1) * kPagesEach; ++p)
+            pages[p].flushed = pages[p].returned;
+        }
+        --running;
+      });
+    }
+    while (running > 0) {
+      const auto report = journal.merge({0, true, nullptr});
+      if (report.ok()) merged_files += report->files;
+      std::this_thread::yield();
+    }
+    for (auto& thread : threads) thread.join();
+    for (std::uint64_t look = 0; look < 3; ++look) {
+      const bool killed = look == 2;
+      const auto cut = killed ? disk.copy() : disk.after_power_cut(run_seed * 3 + look);
+      auto recovered = model.open(*cut);
+      INFO("DIMS_TEST_SEED=" << run_seed << ", " << (killed ? "killed" : "cut"));
+      if (!recovered.ok()) FAIL(recovered.error().to_string());
+      std::vector<std::uint32_t> found(pages.size());
+      for (const auto& record : (*recovered)->records(0, ~std::uint64_t{0})) {
+        Bytes text(record.range.count);
+        REQUIRE((*recovered)->read(record.location, record.range, record.range.offset, text).ok());
+        std::memcpy(&found[page_of(record.range.offset)], text.data(), sizeof(std::uint32_t));
+      }
+      for (std::size_t p = 0; p < pages.size(); ++p) {
+        INFO("page " << p << ", flushed " << pages[p].flushed << ", returned " << pages[p].returned
+                     << ", issued " << pages[p].issued << ", found " << found[p]);
+        REQUIRE(found[p] >= (killed ? pages[p].returned : pages[p].flushed));
+        REQUIRE(found[p] <= pages[p].issued);
+      }
+    }
+  }
+  std::printf("%llu files merged away under parallel writes\n",
+              static_cast<unsigned long long>(merged_files));
+  CHECK(merged_files > runs);
 }

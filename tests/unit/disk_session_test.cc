@@ -126,6 +126,42 @@ TEST_CASE("a session outlives a restart within session-grace and ends after it")
   require_ok(disk->close(std::chrono::seconds(1)));
 }
 
+TEST_CASE("commit_reply_lost_and_its_epoch_merged_away_is_still_no_conflict") {
+  DiskFixture t;
+  t.options.journal_bytes = 512 * kKiB;
+  FakeRemote remote;
+  Bytes guest = random_content(t.random, kMiB);
+  commit_content(remote, t.key.key, "disk", guest, t.random);
+  io::MemoryFileSystem fs;
+  auto disk = t.open(fs, remote);
+  write_at(*disk, guest, 300000, 5000, 1);
+  remote.lose_replies(RemoteCall::kCommit, 1000);
+  REQUIRE(disk->sync(false, {}).ok());
+  while (remote.calls(RemoteCall::kCommit) < 2)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  // Far more than the journal holds, all over the same few pages, while the server is of no help.
+  for (std::uint64_t i = 0; i < 400; ++i)
+    write_at(*disk, guest, i % 12 * 4096 + 100, 4000, static_cast<std::uint8_t>(i));
+  CHECK(difference(DiskFixture::read_all(*disk), guest) == "");
+  const auto status = disk->status(false);
+  CHECK(status["journal"]["merged_epoch"].get<std::uint64_t>() > 1);
+  CHECK(status["journal"]["bytes"].get<std::uint64_t>() <= t.options.journal_bytes);
+  SECTION("goes on") {}
+  SECTION("killed") {
+    disk.reset();
+    disk = t.open(fs, remote);
+    CHECK(difference(DiskFixture::read_all(*disk), guest) == "");
+  }
+  remote.lose_replies(RemoteCall::kCommit, 0);
+  DiskFixture::sync(*disk);
+  CHECK(difference(DiskFixture::read_all(*disk), guest) == "");
+  CHECK(disk->status(false)["branch"] == "");
+  CHECK(disk->status(false)["write_back"]["conflicts"] == 0);
+  const auto image = remote.find_image("disk");
+  CHECK(difference(read_version(remote, t.key.key, image->id, image->head), guest) == "");
+  require_ok(disk->close(std::chrono::seconds(1)));
+}
+
 TEST_CASE("commit reply lost: the retry is no conflict with itself") {
   DiskFixture t;
   FakeRemote remote;
