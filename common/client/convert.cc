@@ -80,6 +80,7 @@ Result<HolderInfo> from_proto(const v1::LeaseHolder& holder) {
   DIMS_TRY(take_id(holder.session(), "session id", out.session));
   out.machine_name = holder.machine_name();
   out.expires_in = milliseconds_of(holder.expires_in_ms());
+  out.unsent_bytes = holder.unsent_bytes();
   return out;
 }
 
@@ -202,6 +203,7 @@ Result<ServerEvent> from_proto(const v1::Event& event) {
   DIMS_TRY(take_id(event.image(), "image id", out.image));
   DIMS_TRY(take_id(event.version(), "version id", out.version));
   out.sequence = event.sequence();
+  out.hand_off = event.hand_off();
   if (event.has_who()) {
     DIMS_ASSIGN(out.who, from_proto(event.who()));
   }

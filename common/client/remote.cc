@@ -269,6 +269,7 @@ Result<LeaseGrant> GrpcRemote::acquire_lease(const LeaseRequest& lease) {
   request.set_machine_name(lease.machine_name);
   request.set_idempotency_key(fresh_key());
   request.set_take_over(lease.take_over);
+  request.set_hand_off(lease.hand_off);
   DIMS_ASSIGN(const v1::Lease reply, call(&Stub::AcquireLease, request));
   return from_proto(reply);
 }
@@ -278,6 +279,7 @@ Result<LeaseGrant> GrpcRemote::renew_lease(const ImageId& image, const LeaseGran
   put_id(image, request.mutable_image());
   put_id(lease.lease, request.mutable_lease());
   request.set_token(lease.token);
+  request.set_unsent_bytes(lease.unsent_bytes);
   DIMS_ASSIGN(const v1::Lease reply, call(&Stub::RenewLease, request));
   return from_proto(reply);
 }

@@ -27,6 +27,38 @@ struct StoreInfo {
   std::uint64_t disk_bytes = 0;
 };
 
+// What the store knows of an object without its bytes.
+struct ObjectRow {
+  ObjectKey key;
+  format::ObjectKind kind = format::ObjectKind::kChunk;
+  std::uint8_t level = 0;
+  std::uint32_t object_bytes = 0;
+  std::uint64_t touched_s = 0;  // seconds since 1970
+};
+
+enum class RemoveOutcome { kRemoved, kTouched, kAbsent };
+
+// What audit() found wrong with one key, and, if it was asked to, mended.
+struct StoreFinding {
+  enum class Kind {
+    kDamagedObject,  // the bytes do not have the id
+    kMissingObject,  // a row without bytes
+    kStrayBytes,     // bytes without a row: nobody can reach them
+    kWrongRow,       // the row says another kind, level or length than the object
+    kDamagedRow,     // the row cannot be read
+  };
+  Kind kind = Kind::kDamagedObject;
+  ObjectKey key;
+  std::string what;
+  bool mended = false;
+};
+struct AuditPage {
+  std::vector<StoreFinding> findings;
+  std::optional<ObjectKey> last;  // where the next page begins after; nullopt: this was the last
+  std::uint64_t objects = 0;
+  std::uint64_t bytes = 0;  // read
+};
+
 class ObjectStore {
  public:
   virtual ~ObjectStore() = default;
@@ -54,6 +86,27 @@ class ObjectStore {
   // Everything that put() answered (stored or present) before this call is durable on return.
   virtual Status barrier() = 0;
   virtual Result<StoreInfo> info() = 0;
+
+  // For whoever promises that objects stay: has() and touch() in one step. What it calls present
+  // survives every sweep whose mark began before this call (see set_touch_floor).
+  virtual Result<std::vector<bool>> touch_present(std::span<const ObjectKey> keys) = 0;
+  // Up to limit rows that follow `after` in key order.
+  virtual Result<std::vector<ObjectRow>> list_rows(const std::optional<ObjectKey>& after,
+                                                   std::size_t limit) = 0;
+  // A mark begins: from now on nothing keeps a touch time below this one when it is put or touched.
+  // Only grows.
+  virtual void set_touch_floor(std::uint64_t seconds) = 0;
+  // Removes those whose touch time lies before `touched_before_s`; looking at the time and removing
+  // are one step.
+  virtual Result<std::vector<RemoveOutcome>> remove_untouched(std::span<const ObjectKey> keys,
+                                                              std::uint64_t touched_before_s) = 0;
+  // Gives the space of removed objects back to the disk; may take minutes. `cancelled` is asked now
+  // and then.
+  virtual Status reclaim(const std::function<bool()>& cancelled) = 0;
+  // Reads what is stored after `after`, at most `limit` keys and about bytes_max bytes, and checks
+  // it. mend: drops what is damaged, so that the next put of it heals it.
+  virtual Result<AuditPage> audit(const std::optional<ObjectKey>& after, std::size_t limit,
+                                  std::uint64_t bytes_max, bool mend) = 0;
 };
 
 }  // namespace dims::contract

@@ -38,6 +38,7 @@ struct HolderInfo {
   std::string machine_name;
   SessionId session;
   std::chrono::milliseconds expires_in{0};  // 0: expired
+  std::uint64_t unsent_bytes = 0;           // as the holder said at its last renewal
 };
 
 struct ImageInfo {
@@ -81,12 +82,14 @@ struct LeaseRequest {
   SessionId session;
   MachineId machine;
   std::string machine_name;
-  bool take_over = false;
+  bool take_over = false;  // end another's lease
+  bool hand_off = false;   // ask the holder to send what it has and to release
 };
 struct LeaseGrant {
   LeaseId lease;
   std::uint64_t token = 0;
   std::chrono::milliseconds term{0};
+  std::uint64_t unsent_bytes = 0;  // told at a renewal
 };
 
 struct CommitOrder {
@@ -116,6 +119,7 @@ struct ServerEvent {
   VersionId version;
   std::uint64_t sequence = 0;
   std::optional<HolderInfo> who;
+  bool hand_off = false;  // of kLeaseRequested
 };
 
 struct RemoteStoreInfo {

@@ -13,7 +13,7 @@ Uploader::Uploader(contract::Remote& remote, const ImageId& image, const UploadO
 
 Uploader::~Uploader() {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     stop_ = true;
   }
   changed_.notify_all();
@@ -23,7 +23,7 @@ Uploader::~Uploader() {
 Status Uploader::add(SealedObject object) {
   const auto head = format::parse_head(object.bytes);
   if (!head.ok()) return head.error();
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   if (!failure_.ok()) return failure_;
   ++counts_.objects;
   const bool chunk = head->kind == format::ObjectKind::kChunk;
@@ -44,24 +44,25 @@ Status Uploader::add(SealedObject object) {
       nodes_.size() >= options_.batch_objects) {
     changed_.notify_all();
   }
-  changed_.wait(lock, [&] {
+  changed_.wait(lock, [&]() DIMS_REQUIRES(mutex_) {
     return bytes_in_flight_ < options_.max_bytes_in_flight || !failure_.ok() || stop_;
   });
   return failure_;
 }
 
 Status Uploader::finish() {
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   flushing_ = true;
   changed_.notify_all();
-  changed_.wait(
-      lock, [&] { return (chunks_.empty() && nodes_.empty() && busy_ == 0) || !failure_.ok(); });
+  changed_.wait(lock, [&]() DIMS_REQUIRES(mutex_) {
+    return (chunks_.empty() && nodes_.empty() && busy_ == 0) || !failure_.ok();
+  });
   flushing_ = false;
   return failure_;
 }
 
 UploadCounts Uploader::counts() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return counts_;
 }
 
@@ -97,12 +98,12 @@ std::vector<SealedObject> Uploader::take_locked(std::uint64_t* first_number, boo
 }
 
 void Uploader::run() {
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   for (;;) {
     std::uint64_t first_number = 0;
     bool nodes = false;
     std::vector<SealedObject> batch;
-    changed_.wait(lock, [&] {
+    changed_.wait(lock, [&]() DIMS_REQUIRES(mutex_) {
       if (stop_) return true;
       batch = take_locked(&first_number, &nodes);
       return !batch.empty();
@@ -150,7 +151,7 @@ Status Uploader::send(const std::vector<SealedObject>& batch, bool nodes) {
     const auto stored = remote_.put(image_, items, options_.priority);
     if (!stored.ok()) return stored.error();
   }
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   counts_.present += batch.size() - items.size();
   counts_.sent += items.size();
   counts_.sent_bytes += bytes;

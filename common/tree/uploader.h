@@ -8,14 +8,13 @@
 // finish(): nothing; the commit that follows makes it so.
 #pragma once
 
-#include <condition_variable>
 #include <deque>
-#include <mutex>
 #include <set>
 #include <thread>
 #include <unordered_set>
 #include <vector>
 
+#include "common/base/mutex.h"
 #include "common/contract/remote.h"
 
 namespace dims::tree {
@@ -59,7 +58,8 @@ class Uploader {
 
   void run();
   // What a thread can send now; empty: nothing.
-  std::vector<format::SealedObject> take_locked(std::uint64_t* first_number, bool* nodes);
+  std::vector<format::SealedObject> take_locked(std::uint64_t* first_number, bool* nodes)
+      DIMS_REQUIRES(mutex_);
   static void take_from(Queue& queue, std::uint64_t below, const UploadOptions& options,
                         std::vector<format::SealedObject>& batch);
   Status send(const std::vector<format::SealedObject>& batch, bool nodes);
@@ -68,21 +68,22 @@ class Uploader {
   const ImageId image_;
   const UploadOptions options_;
 
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::uint64_t next_number_ = 0;
-  Queue chunks_;
-  Queue nodes_;
-  std::size_t chunk_bytes_ = 0;           // in chunks_
-  std::size_t bytes_in_flight_ = 0;       // queued or being sent
-  std::multiset<std::uint64_t> sending_;  // first number of each batch of chunks on its way
-  bool sending_nodes_ = false;            // one batch of nodes at a time
-  unsigned busy_ = 0;
-  bool flushing_ = false;
-  bool stop_ = false;
-  Status failure_;
-  UploadCounts counts_;
-  std::unordered_set<ObjectId, IdHash> seen_;
+  Mutex mutex_;
+  Condition changed_;
+  std::uint64_t next_number_ DIMS_GUARDED_BY(mutex_) = 0;
+  Queue chunks_ DIMS_GUARDED_BY(mutex_);
+  Queue nodes_ DIMS_GUARDED_BY(mutex_);
+  std::size_t chunk_bytes_ DIMS_GUARDED_BY(mutex_) = 0;      // in chunks_
+  std::size_t bytes_in_flight_ DIMS_GUARDED_BY(mutex_) = 0;  // queued or being sent
+  std::multiset<std::uint64_t> sending_
+      DIMS_GUARDED_BY(mutex_);  // first number of each batch of chunks on its way
+  bool sending_nodes_ DIMS_GUARDED_BY(mutex_) = false;  // one batch of nodes at a time
+  unsigned busy_ DIMS_GUARDED_BY(mutex_) = 0;
+  bool flushing_ DIMS_GUARDED_BY(mutex_) = false;
+  bool stop_ DIMS_GUARDED_BY(mutex_) = false;
+  Status failure_ DIMS_GUARDED_BY(mutex_);
+  UploadCounts counts_ DIMS_GUARDED_BY(mutex_);
+  std::unordered_set<ObjectId, IdHash> seen_ DIMS_GUARDED_BY(mutex_);
   std::vector<std::thread> threads_;
 };
 

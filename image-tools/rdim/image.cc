@@ -17,13 +17,14 @@ Status list(Session& session) {
   Json json;
   json["images"] = Json::array();
   std::vector<std::vector<std::string>> rows = {
-      {"NAME", "SIZE", "VERSION", "CREATED", "IN USE BY"}};
+      {"NAME", "SIZE", "VERSION", "CREATED", "IN USE BY", "CONFLICT OF"}};
   for (const contract::ImageInfo& image : images) {
     json["images"].push_back(json_of(image));
     rows.push_back(
         {image.name, format_size(image.image_bytes),
          image.head.is_zero() ? std::string("none yet") : std::to_string(image.head_sequence),
-         text_of_time(image.created_unix_ns), holder_text(image)});
+         text_of_time(image.created_unix_ns), holder_text(image),
+         image.conflict_of.empty() ? std::string("-") : image.conflict_of});
   }
   session.output.document(json);
   session.output.table(rows);
@@ -95,6 +96,7 @@ void add_image_commands(CLI::App& app, Command& run) {
   ls->callback([&run] { run = [](Session& session) { return finish(session, list(session)); }; });
 
   add_info_command(*group, run);
+  add_resolve_command(*group, run);
 
   CLI::App* const rm = group->add_subcommand("rm", "Remove an image with all its versions");
   rm->fallthrough();

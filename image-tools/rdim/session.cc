@@ -68,6 +68,7 @@ Json json_of(const contract::HolderInfo& holder) {
   json["session"] = holder.session.hex();
   json["expires_in_ms"] = holder.expires_in.count();
   json["expired"] = holder.expires_in.count() == 0;
+  json["unsent_bytes"] = holder.unsent_bytes;
   return json;
 }
 

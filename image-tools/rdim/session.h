@@ -54,6 +54,7 @@ void add_key_commands(CLI::App& app, Command& run);
 void add_image_commands(CLI::App& app, Command& run);
 void add_import_command(CLI::App& image, Command& run);
 void add_export_command(CLI::App& image, Command& run);
+void add_resolve_command(CLI::App& image, Command& run);
 void add_info_command(CLI::App& image, Command& run);
 void add_version_commands(CLI::App& app, Command& run);
 

@@ -19,7 +19,7 @@ LeaseKeeper::LeaseKeeper(contract::Remote& remote, const ImageId& image,
 
 LeaseKeeper::~LeaseKeeper() {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     stop_ = true;
   }
   changed_.notify_all();
@@ -29,14 +29,14 @@ LeaseKeeper::~LeaseKeeper() {
 }
 
 Status LeaseKeeper::status() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return status_;
 }
 
 void LeaseKeeper::run() {
   const auto pause = std::max(grant_.term / 3, std::chrono::milliseconds(100));
-  std::unique_lock lock(mutex_);
-  while (!changed_.wait_for(lock, pause, [&] { return stop_; })) {
+  MutexLock lock(mutex_);
+  while (!changed_.wait_for(lock, pause, [&]() DIMS_REQUIRES(mutex_) { return stop_; })) {
     lock.unlock();
     const auto renewed = remote_.renew_lease(image_, grant_);
     lock.lock();

@@ -5,11 +5,10 @@
 // (kStaleLease), while kUnavailable is waited out: the commit decides. Durable: as the server says.
 #pragma once
 
-#include <condition_variable>
 #include <memory>
-#include <mutex>
 #include <thread>
 
+#include "common/base/mutex.h"
 #include "common/contract/remote.h"
 #include "image-tools/transfer/who.h"
 
@@ -31,10 +30,10 @@ class LeaseKeeper {
   contract::Remote& remote_;
   const ImageId image_;
   const contract::LeaseGrant grant_;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  bool stop_ = false;
-  Status status_;
+  Mutex mutex_;
+  Condition changed_;
+  bool stop_ DIMS_GUARDED_BY(mutex_) = false;
+  Status status_ DIMS_GUARDED_BY(mutex_);
   std::thread thread_;
 };
 

@@ -19,9 +19,9 @@ Status StretchReader::run(const Sink& sink) {
   for (unsigned i = 0; i < std::max(1U, options_.threads); ++i)
     threads.emplace_back([this] { work(); });
   {
-    std::unique_lock lock(mutex_);
+    MutexLock lock(mutex_);
     for (;;) {
-      changed_.wait(lock, [&] {
+      changed_.wait(lock, [&]() DIMS_REQUIRES(mutex_) {
         return failure_ || done_.contains(consumed_) || (planned_all_ && consumed_ == planned_);
       });
       if (failure_ || !done_.contains(consumed_)) break;
@@ -36,13 +36,14 @@ Status StretchReader::run(const Sink& sink) {
     }
   }
   for (std::thread& thread : threads) thread.join();
+  const MutexLock lock(mutex_);
   if (failure_) return *failure_;
   return ok_status();
 }
 
 void StretchReader::fail(const Error& error) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (!failure_) failure_ = error;
   }
   changed_.notify_all();
@@ -55,9 +56,10 @@ void StretchReader::work() {
   for (;;) {
     Plan plan;
     {
-      std::unique_lock lock(mutex_);
-      changed_.wait(lock,
-                    [&] { return failure_ || planned_all_ || planned_ < consumed_ + window; });
+      MutexLock lock(mutex_);
+      changed_.wait(lock, [&]() DIMS_REQUIRES(mutex_) {
+        return failure_ || planned_all_ || planned_ < consumed_ + window;
+      });
       if (failure_ || planned_all_) return;
       auto next = plan_locked();
       if (!next.ok()) {
@@ -77,7 +79,7 @@ void StretchReader::work() {
     auto stretch = seal(plan, buffer);
     if (!stretch.ok()) return fail(stretch.error());
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       done_.emplace(plan.number, std::move(stretch).value());
     }
     changed_.notify_all();

@@ -9,12 +9,11 @@
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
 #include <functional>
 #include <map>
-#include <mutex>
 #include <vector>
 
+#include "common/base/mutex.h"
 #include "common/tree/cutter.h"
 #include "common/tree/editor.h"
 #include "common/tree/uploader.h"
@@ -63,7 +62,7 @@ class StretchReader {
 
   void work();
   // The next stretch with data; nullopt at the end. Under mutex_.
-  Result<std::optional<Plan>> plan_locked();
+  Result<std::optional<Plan>> plan_locked() DIMS_REQUIRES(mutex_);
   Status read(const Plan& plan, Bytes& buffer);
   Result<Stretch> seal(const Plan& plan, const Bytes& buffer);
   void fail(const Error& error);
@@ -76,14 +75,14 @@ class StretchReader {
   Progress& progress_;
   StretchCounts counts_;
 
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::uint64_t planned_ = 0;    // stretches given out
-  std::uint64_t consumed_ = 0;   // stretches that the sink has seen
-  std::uint64_t plan_from_ = 0;  // bytes
-  bool planned_all_ = false;
-  std::map<std::uint64_t, Stretch> done_;
-  std::optional<Error> failure_;
+  Mutex mutex_;
+  Condition changed_;
+  std::uint64_t planned_ DIMS_GUARDED_BY(mutex_) = 0;    // stretches given out
+  std::uint64_t consumed_ DIMS_GUARDED_BY(mutex_) = 0;   // stretches that the sink has seen
+  std::uint64_t plan_from_ DIMS_GUARDED_BY(mutex_) = 0;  // bytes
+  bool planned_all_ DIMS_GUARDED_BY(mutex_) = false;
+  std::map<std::uint64_t, Stretch> done_ DIMS_GUARDED_BY(mutex_);
+  std::optional<Error> failure_ DIMS_GUARDED_BY(mutex_);
 };
 
 }  // namespace dims::transfer

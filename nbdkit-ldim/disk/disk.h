@@ -28,7 +28,9 @@
 #include "common/io/file.h"
 #include "nbdkit-ldim/disk/cache_folder.h"
 #include "nbdkit-ldim/disk/options.h"
+#include "nbdkit-ldim/disk/version_fetch.h"
 #include "nbdkit-ldim/fetch/read_ahead.h"
+#include "nbdkit-ldim/pagemap/tidy.h"
 #include "nbdkit-ldim/writeback/write_back.h"
 
 namespace dims::ldim {
@@ -110,12 +112,17 @@ class Disk {
   Status find_out(bool& online);
   Status open_folder();
   Status open_journal();
+  void make_write_back();
+  // A folder that was restored from an old copy: the server knows more of its journal than it does.
+  Result<bool> journal_is_restored();
+  Status replace_restored_journal();
   Status begin_or_resume(bool online, bool anew);
   Status start_new_session(bool online);
   bool resumable() const;
   Status drop_shared_writes();
   Status check_descends(const VersionId& head, std::uint64_t head_sequence, const VersionId& base);
   Status take_lease();
+  Status meet_other_history(const Error& foreign);
   Status move_base(const contract::ImageInfo& image);
   Status tell_server_of_session();
 
@@ -125,6 +132,8 @@ class Disk {
   bool quitting() const { return environment_.quitting && environment_.quitting(); }
   Status check_range(ByteRange range) const;
   void watch();
+  void on_event(const contract::ServerEvent& event);
+  void on_handed_over();
   void note_client_alive();
   void keep_alive_note();
 
@@ -148,10 +157,12 @@ class Disk {
   std::unique_ptr<PageCache> cache_;
   std::unique_ptr<Journal> journal_;
   PendingMap pending_;
+  std::unique_ptr<JournalTidy> tidy_;
   std::unique_ptr<Fetcher> fetcher_;
   std::unique_ptr<BaseTree> tree_;
   std::unique_ptr<BaseReader> reader_;
   std::unique_ptr<ReadAhead> read_ahead_;
+  std::unique_ptr<VersionFetch> version_fetch_;  // null: diskless, its cache is for now
   std::unique_ptr<LeaseKeeper> lease_;
   std::unique_ptr<WriteBack> write_back_;
 
@@ -178,7 +189,7 @@ class Disk {
   bool watch_stop_ = false;
   std::uint64_t known_head_sequence_ = 0;
   VersionId known_head_;
-  bool lease_wanted_by_other_ = false;
+  std::string lease_wanted_by_;  // the machine that asked last; empty: none since we have it
   std::thread watch_thread_;
 };
 

@@ -52,7 +52,8 @@ json Disk::status(bool verify) {
     out["head"] = {{"sequence", known_head_sequence_}, {"id", known_head_.hex()}};
     out["newer_version_available"] =
         !known_head_.is_zero() && !(known_head_ == state.base) && known_head_sequence_ > sequence;
-    out["lease_wanted_by_other"] = lease_wanted_by_other_;
+    out["lease_wanted_by_other"] = !lease_wanted_by_.empty();
+    out["lease_wanted_by"] = lease_wanted_by_;
   }
   const auto lease = lease_->held();
   out["lease"] = {{"held", lease.has_value()},
@@ -66,8 +67,13 @@ json Disk::status(bool verify) {
                     {"open_epoch_records", journal.open_epoch_records},
                     {"sealed_epoch", journal.sealed_epoch},
                     {"synced_epoch", journal.synced_epoch},
+                    {"sent_epoch", write_back.sent_epoch},
+                    {"received_epoch", write_back.received_epoch},
                     {"committed_epoch", write_back.committed_epoch},
                     {"unsent_epochs", unsent_epochs},
+                    {"merged_epoch", journal.merged_epoch},
+                    {"merged_bytes", journal.merged_bytes},
+                    {"merge_trouble", tidy_ != nullptr ? tidy_->trouble() : std::string()},
                     {"recovered_records", journal.recovered_records},
                     {"recovery_seconds", journal.recovery_seconds},
                     {"failed", journal.failed}};
@@ -96,6 +102,13 @@ json Disk::status(bool verify) {
                      {"zeroes", zeroes_.load()},         {"flushes", flushes_.load()},
                      {"bytes_read", bytes_read_.load()}, {"bytes_written", bytes_written_.load()},
                      {"throttled", throttled_.load()}};
+  if (version_fetch_ != nullptr) {
+    const VersionFetchProgress next = version_fetch_->progress();
+    out["next_version"] = {{"sequence", next.sequence},
+                           {"in_cache", next.done},
+                           {"chunks_fetched", next.chunks},
+                           {"trouble", next.trouble}};
+  }
   out["tree_memory_bytes"] = tree_->memory_bytes();
   const auto presence = reader_->presence(verify);
   json ready = {{"ready", false}, {"verified", verify}};
@@ -226,6 +239,59 @@ void Disk::keep_alive_note() {
   note_client_alive();
 }
 
+void Disk::on_event(const contract::ServerEvent& event) {
+  using Kind = contract::ServerEvent::Kind;
+  if (event.kind == Kind::kReady) {
+    // The server is back: waiting reads and the write-back need not sit out their pauses.
+    fetcher_->poke();
+    if (write_back_ != nullptr && options_.write_back == WriteBackPolicy::kEager)
+      write_back_->request();
+  } else if (event.kind == Kind::kNewVersion) {
+    const std::lock_guard lock(watch_mutex_);
+    known_head_ = event.version;
+    known_head_sequence_ = event.sequence;
+    // Our own commits are announced, too, perhaps before we have recorded them.
+    const bool foreign = !event.who || !(event.who->machine == identity_.machine);
+    if (!foreign || event.version == state_->current().base) return;
+    spdlog::info("version {} is on the server", event.sequence);
+    if (version_fetch_ != nullptr) version_fetch_->announce(event.image, event.version);
+  } else if (event.kind == Kind::kLeaseRequested) {
+    const std::string who = event.who ? event.who->machine_name : "another machine";
+    {
+      // Whoever waits asks again and again: say it once.
+      const std::lock_guard lock(watch_mutex_);
+      if (lease_wanted_by_ != who) spdlog::warn("{} asks for this image", who);
+      lease_wanted_by_ = who;
+    }
+    if (event.hand_off && write_back_ != nullptr) write_back_->hand_over(who);
+  } else if (event.kind == Kind::kLeaseLost && write_back_ != nullptr) {
+    spdlog::warn(
+        "{} has taken this image over; what is not sent yet becomes a branch as soon as "
+        "that machine commits",
+        event.who ? event.who->machine_name : "another machine");
+    lease_->drop();
+    if (options_.write_back != WriteBackPolicy::kManual) write_back_->request();
+  }
+}
+
+// Without a guest the session ends with its lease: the next one begins on what the other machine
+// has made of the image. With one it goes on: on the image if nobody else commits, else on a
+// branch.
+void Disk::on_handed_over() {
+  {
+    const std::lock_guard lock(watch_mutex_);
+    lease_wanted_by_.clear();
+  }
+  // Never waited for: whoever holds it begins or ends a session, and may wait for this thread.
+  const std::unique_lock lock(session_mutex_, std::try_to_lock);
+  if (!lock.owns_lock() || clients_ > 0 || closed_) return;
+  const Status stored = state_->update([](LdimState& s) { s.session_open = false; });
+  if (!stored.ok()) return;
+  session_ended_ = true;
+  const LdimState state = state_->current();
+  (void)environment_.remote.close_session(state.image, state.session).ok();
+}
+
 void Disk::watch() {
   std::unique_lock lock(watch_mutex_);
   std::chrono::milliseconds pause{500};
@@ -247,23 +313,7 @@ void Disk::watch() {
         break;
       }
       ready = true;
-      if (event->kind == contract::ServerEvent::Kind::kReady) {
-        // The server is back: waiting reads and the write-back need not sit out their pauses.
-        fetcher_->poke();
-        if (write_back_ != nullptr && options_.write_back == WriteBackPolicy::kEager)
-          write_back_->request();
-      }
-      const std::lock_guard change(watch_mutex_);
-      if (event->kind == contract::ServerEvent::Kind::kNewVersion) {
-        known_head_ = event->version;
-        known_head_sequence_ = event->sequence;
-        if (!(event->version == state_->current().base))
-          spdlog::info("version {} is on the server", event->sequence);
-      } else if (event->kind == contract::ServerEvent::Kind::kLeaseRequested) {
-        lease_wanted_by_other_ = true;
-        spdlog::warn("{} asks for this image",
-                     event->who ? event->who->machine_name : "another machine");
-      }
+      on_event(*event);
     }
     events = make_error(ErrorCode::kCancelled, "");
     keep_alive_note();
@@ -282,6 +332,7 @@ Status Disk::close(std::chrono::milliseconds longest) {
   }
   (void)resume().ok();
   if (read_ahead_ != nullptr) read_ahead_->stop();
+  if (version_fetch_ != nullptr) version_fetch_->stop();
   Status status;
   bool unsent = false;
   if (journal_ != nullptr && options_.mode == SessionMode::kPersonal) {
@@ -304,6 +355,7 @@ Status Disk::close(std::chrono::milliseconds longest) {
   watch_changed_.notify_all();
   if (watch_thread_.joinable()) watch_thread_.join();
   if (write_back_ != nullptr) write_back_->stop();
+  if (tidy_ != nullptr) tidy_->stop();
   const LdimState now = state_->current();
   const bool ends = client_left_by_itself_ && clients_ == 0 && now.session_open;
   if (ends) {
@@ -333,7 +385,9 @@ Disk::~Disk() {
   }
   if (fetcher_ != nullptr) fetcher_->stop();
   if (read_ahead_ != nullptr) read_ahead_->stop();
+  if (version_fetch_ != nullptr) version_fetch_->stop();
   if (write_back_ != nullptr) write_back_->stop();
+  if (tidy_ != nullptr) tidy_->stop();
   if (lease_ != nullptr) lease_->stop();
 }
 

@@ -102,6 +102,9 @@ Status Disk::read(ByteRange range, std::uint8_t* out) {
 // guest.
 Status Disk::make_room(const Error& full, std::chrono::nanoseconds give_up, bool first) {
   throttled_.fetch_add(1);
+  // What was overwritten leaves first: that needs no server.
+  const auto merged = tidy_->run_once(true);
+  if (merged.ok() && *merged) return ok_status();
   if (write_back_ == nullptr || options_.write_back == WriteBackPolicy::kManual) return full;
   // If it is the file system that is full, the cache gives some back; a journal at its own limit
   // gains nothing by that.
@@ -168,9 +171,12 @@ Status Disk::flush() {
   const auto sealed = journal_->flush();
   if (!sealed.ok()) return sealed.error();
   if (write_back_ == nullptr) return ok_status();
-  if (options_.acknowledge != Acknowledge::kCommitted) return ok_status();
+  if (options_.acknowledge == Acknowledge::kJournal) return ok_status();
+  const AckPoint point = options_.acknowledge == Acknowledge::kSent       ? AckPoint::kSent
+                         : options_.acknowledge == Acknowledge::kReceived ? AckPoint::kReceived
+                                                                          : AckPoint::kCommitted;
   for (;;) {
-    const Status status = write_back_->commit_through(sealed->epoch, std::chrono::seconds(1));
+    const Status status = write_back_->reach(point, sealed->epoch, std::chrono::seconds(1));
     if (status.ok() || status.error().code != ErrorCode::kDeadlineExceeded) return status;
     if (quitting()) return make_error(ErrorCode::kCancelled, "LDIM is stopping");
   }

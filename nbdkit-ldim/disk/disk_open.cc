@@ -1,4 +1,4 @@
-// Disk: opening, and what a session starts with.
+// Disk: opening a cache folder, its journal and its parts.
 #include <spdlog/spdlog.h>
 
 #include <thread>
@@ -67,27 +67,47 @@ Status Disk::start() {
   lease_request.machine = identity_.machine;
   lease_request.machine_name = options_.machine_name;
   lease_ = std::make_unique<LeaseKeeper>(environment_.remote, lease_request);
-  if (options_.mode == SessionMode::kPersonal) {
-    WriteBackOptions write_back;
-    write_back.policy = options_.write_back;
-    write_back.delay = options_.write_back_delay;
-    write_back.seal_after = options_.seal_after;
-    write_back.compress = options_.compress;
-    write_back.machine_name = options_.machine_name;
-    write_back.at_step = environment_.at_step;
-    write_back_ = std::make_unique<WriteBack>(
-        WriteBackParts{environment_.remote, *journal_, pending_, *reader_, *fetcher_, *cache_,
-                       *state_, *lease_, key_, environment_.clock, environment_.random,
-                       identity_.machine},
-        write_back);
+  make_write_back();
+  if (online_at_start_ && write_back_ != nullptr && !options_.diskless()) {
+    DIMS_ASSIGN(const bool restored, journal_is_restored());
+    if (restored) DIMS_TRY(replace_restored_journal());
   }
   DIMS_TRY(begin_or_resume(online_at_start_, false));
   if (options_.read_ahead) {
     read_ahead_ = std::make_unique<ReadAhead>(*reader_, pages_for(size()), ReadAheadOptions{});
   }
+  if (!options_.diskless()) {
+    version_fetch_ = std::make_unique<VersionFetch>(
+        VersionFetch::Parts{environment_.remote, *fetcher_, *cache_, *tree_, key_});
+    const std::lock_guard lock(watch_mutex_);
+    if (!known_head_.is_zero() && !(known_head_ == state_at_start_.base))
+      version_fetch_->announce(state_at_start_.image, known_head_);
+  }
   if (write_back_ != nullptr) write_back_->start();
+  if (tidy_ != nullptr) tidy_->start();
   watch_thread_ = std::thread([this] { watch(); });
   return ok_status();
+}
+
+void Disk::make_write_back() {
+  if (options_.mode != SessionMode::kPersonal) return;
+  WriteBackOptions write_back;
+  write_back.policy = options_.write_back;
+  write_back.delay = options_.write_back_delay;
+  write_back.seal_after = options_.seal_after;
+  write_back.compress = options_.compress;
+  write_back.machine_name = options_.machine_name;
+  write_back.at_step = environment_.at_step;
+  write_back.on_handed_over = [this] { on_handed_over(); };
+  write_back_ = std::make_unique<WriteBack>(
+      WriteBackParts{environment_.remote, *journal_, pending_, *reader_, *fetcher_, *cache_,
+                     *state_, *lease_, key_, environment_.clock, environment_.random,
+                     identity_.machine},
+      write_back);
+  lease_->set_unsent([this] {
+    const JournalStats stats = journal_->stats();
+    return stats.synced_epoch > state_->current().committed.epoch ? pending_.covered_bytes() : 0;
+  });
 }
 
 // Asks the server for the image and checks the key, before anything is written. Away is no error if
@@ -270,204 +290,11 @@ Status Disk::open_journal() {
   if (!shared && committed > stats.trimmed_epoch) DIMS_TRY(journal_->trim(committed));
   for (const JournalRecord& record : journal_->records(committed, ~std::uint64_t{0}))
     pending_.insert(record);
+  tidy_ = std::make_unique<JournalTidy>(*journal_, pending_);
   return ok_status();
 }
 
-// A session goes on if its guest may still be alive: same boot of the host, not ended, and a client
-// was here within session-grace. When in doubt it goes on: its base must not move under a guest.
-bool Disk::resumable() const {
-  if (options_.diskless() || !state_at_start_.session_open ||
-      state_at_start_.mode != mode_name(options_.mode) ||
-      state_at_start_.boot_id != host_boot_id()) {
-    return false;
-  }
-  const auto note = io::read_file(environment_.fs, root_ + "/alive", 64);
-  if (!note.ok() || note->size() != 8) return true;
-  Reader r(*note);
-  const std::chrono::nanoseconds seen(static_cast<std::int64_t>(r.u64()));
-  return environment_.clock.boottime() - seen < options_.session_grace;
-}
-
-Status Disk::begin_or_resume(bool online, bool anew) {
-  const bool resumes = !anew && resumable();
-  if (resumes) {
-    spdlog::info("session {} goes on, on version {}", state_at_start_.session.short_hex(),
-                 state_at_start_.base.short_hex());
-    if (online && options_.mode == SessionMode::kPersonal) {
-      const auto lease = lease_->ensure();
-      if (!lease.ok()) spdlog::warn("no lease yet: {}", lease.error().to_string());
-    }
-  } else {
-    DIMS_TRY(start_new_session(online));
-  }
-  if (online) {
-    const Status told = tell_server_of_session();
-    if (!told.ok())
-      spdlog::warn("the server did not take note of the session: {}", told.error().to_string());
-  }
-  return ok_status();
-}
-
-// A shared session's writes end with it.
-Status Disk::drop_shared_writes() {
-  DIMS_ASSIGN(const CommitId all, journal_->flush());
-  DIMS_TRY(journal_->trim(all.epoch));
-  pending_.clear();
-  return ok_status();
-}
-
-Status Disk::start_new_session(bool online) {
-  const bool personal = options_.mode == SessionMode::kPersonal;
-  if (options_.mode == SessionMode::kShared) DIMS_TRY(drop_shared_writes());
-  if (personal) {
-    const auto sealed = journal_->flush();
-    if (!sealed.ok()) return sealed.error();
-  }
-  LdimState state = state_->current();
-  bool unsent = personal && journal_->synced().epoch > state.committed.epoch;
-  if (unsent && online) {
-    // Unsent epochs stand on the old base: they are stored before the base moves, on the image or
-    // on a branch.
-    for (int tries = 0; tries < 4 && unsent; ++tries) {
-      const auto sent = write_back_->run_once();
-      if (!sent.ok() && sent.error().code != ErrorCode::kConflict) {
-        spdlog::warn("unsent writes stay here for now: {}", sent.error().to_string());
-        break;
-      }
-      unsent = journal_->synced().epoch > state_->current().committed.epoch;
-    }
-    state = state_->current();
-  }
-  // From here to the end no commit may move the base as well.
-  std::unique_lock<std::mutex> no_commit;
-  if (write_back_ != nullptr) no_commit = write_back_->hold();
-  const SessionId session = environment_.random.id<SessionId>();
-  DIMS_TRY(state_->update([&](LdimState& s) {
-    s.session = session;
-    s.mode = mode_name(options_.mode);
-    s.boot_id = host_boot_id();
-    s.session_open =
-        false;  // until it has begun: a start that fails here is no session to go on with
-    if (!unsent && !(s.image == s.home_image)) {
-      spdlog::warn("the last session's writes are kept as {}", s.branch_name);
-      s.image = s.home_image;
-      s.branch_name.clear();
-    }
-  }));
-  state = state_->current();
-  fetcher_->set_image(state.image);
-  lease_->retarget(state.image, state.session);
-  if (online && personal) DIMS_TRY(take_lease());
-  if (!unsent && online) {
-    // Asked again under the lease: nobody else can move the head between this answer and our first
-    // commit.
-    DIMS_ASSIGN(image_, environment_.remote.get_image(state.home_image));
-    DIMS_TRY(move_base(image_));
-  }
-  DIMS_TRY(state_->update([](LdimState& s) { s.session_open = true; }));
-  state_at_start_ = state_->current();
-  spdlog::info("session {} begins on version {}", state_at_start_.session.short_hex(),
-               state_at_start_.base.short_hex());
-  return ok_status();
-}
-
-// One writer at a time. A holder that does not renew (it crashed) is waited for; one that does is
-// not.
-Status Disk::take_lease() {
-  auto lease = lease_->ensure();
-  if (lease.ok()) return ok_status();
-  if (is_away(lease.error())) return ok_status();
-  if (lease.error().code != ErrorCode::kLeaseHeld) return lease.error();
-  DIMS_ASSIGN(const contract::ImageInfo info,
-              environment_.remote.get_image(state_->current().image));
-  if (!info.holder) return lease_->ensure().ok() ? ok_status() : Status(lease.error());
-  const auto give_up =
-      environment_.clock.boottime() + info.holder->expires_in + std::chrono::seconds(1);
-  spdlog::warn("waiting up to {} s for the lease: {}", info.holder->expires_in.count() / 1000,
-               lease.error().to_string());
-  while (environment_.clock.boottime() < give_up) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(200));
-    lease = lease_->ensure();
-    if (lease.ok()) return ok_status();
-  }
-  return lease.error();
-}
-
-// The head must stand on what this machine knows; otherwise the server lost history (restored from
-// a backup?).
-Status Disk::check_descends(const VersionId& head, std::uint64_t head_sequence,
-                            const VersionId& base) {
-  if (head == base) return ok_status();
-  DIMS_ASSIGN(const auto base_record, format::decode_version(state_->current().base_record, false));
-  // The last session ended on a conflict branch: that is an image of its own, and stays.
-  if (!(base_record.image == state_->current().home_image)) return ok_status();
-  const auto foreign = [&] {
-    return make_error(
-        ErrorCode::kOtherHistory,
-        "the server's history of " + options_.image + " does not contain version " +
-            std::to_string(base_record.sequence) +
-            " that this machine knows (its head is version " + std::to_string(head_sequence) +
-            "): the server was restored from an older copy, or replaced",
-        "nothing was overwritten; give other-history=accept to start on the server's head, "
-        "or use another cache folder");
-  };
-  if (head_sequence <= base_record.sequence) return foreign();
-  const std::uint64_t steps = head_sequence - base_record.sequence + 1;
-  DIMS_ASSIGN(const auto versions,
-              environment_.remote.list_versions(state_->current().home_image,
-                                                static_cast<std::uint32_t>(steps)));
-  for (const contract::VersionInfo& version : versions) {
-    if (version.id == base || version.record.parent == base) return ok_status();
-  }
-  return foreign();
-}
-
-Status Disk::move_base(const contract::ImageInfo& image) {
-  const LdimState state = state_->current();
-  const VersionId head = image.head.is_zero() ? image.origin : image.head;
-  {
-    const std::lock_guard lock(watch_mutex_);
-    known_head_ = head;
-    known_head_sequence_ = image.head_sequence;
-  }
-  if (head == state.base) return ok_status();
-  const Status descends = check_descends(head, image.head_sequence, state.base);
-  if (!descends.ok() &&
-      !(descends.error().code == ErrorCode::kOtherHistory && options_.accept_other_history))
-    return descends;
-  DIMS_ASSIGN(const contract::VersionInfo version,
-              environment_.remote.get_version(image.id, head, 0));
-  if (!(version.record.signer == key_.signing.public_key)) {
-    return make_error(
-        ErrorCode::kWrongKey,
-        "version " + std::to_string(version.record.sequence) + " was signed by somebody else",
-        "use the key file that the image was imported with");
-  }
-  tree::TreeShape shape = tree_->shape();
-  DIMS_ASSIGN(shape.root, format::open_root(version.record, key_.image_key(version.record.image)));
-  // The modified list: an optimisation, the new tree can always be walked.
-  std::uint64_t nodes = 0;
-  const Status listed =
-      environment_.remote.diff(image.id, state.base, head, [&](contract::DiffPart part) {
-        for (std::size_t i = 0; i < part.keys.size(); ++i) {
-          if (!(format::object_id(part.nodes[i]) == part.keys[i].id)) continue;
-          fetcher_->keep_node(part.keys[i].id, part.nodes[i]);
-          ++nodes;
-        }
-        return true;
-      });
-  if (!listed.ok()) spdlog::warn("no modified list: {}", listed.error().to_string());
-  DIMS_TRY(cache_->sync());
-  DIMS_TRY(state_->update([&](LdimState& s) {
-    s.base = head;
-    s.base_record = version.record_bytes;
-  }));
-  tree_->reset(shape);
-  spdlog::info("base moved to version {} ({} changed nodes)", version.record.sequence, nodes);
-  return ok_status();
-}
-
-Status Disk::tell_server_of_session() {
+Result<bool> Disk::journal_is_restored() {
   const LdimState state = state_->current();
   contract::SessionRequest request;
   request.image = state.image;
@@ -475,14 +302,49 @@ Status Disk::tell_server_of_session() {
   request.machine = identity_.machine;
   request.machine_name = options_.machine_name;
   request.mode = state.mode;
-  request.base = state.base;
-  if (journal_ != nullptr && options_.mode == SessionMode::kPersonal)
-    request.journal = journal_->id();
+  request.journal = journal_->id();
   const auto answer = environment_.remote.open_session(request);
-  if (!answer.ok()) return answer.error();
-  const std::lock_guard lock(watch_mutex_);
-  known_head_ = answer->image.head;
-  known_head_sequence_ = answer->image.head_sequence;
+  if (!answer.ok()) {
+    spdlog::warn("the server was not asked for this journal: {}", answer.error().to_string());
+    return false;
+  }
+  if (!answer->newest_of_journal) return false;
+  const format::CommitPoint& theirs = *answer->newest_of_journal;
+  if (theirs.epoch > journal_->synced().epoch) return true;
+  const auto ours = journal_->commit_id(theirs.epoch);
+  return ours && !(ours->digest == theirs.digest);
+}
+
+// Its epochs have numbers that the server knows with other content. So what is unsent goes to a
+// branch, and whatever comes later to a journal with a name of its own.
+Status Disk::replace_restored_journal() {
+  spdlog::warn("{} was restored from an old copy: the server knows newer writes of its journal",
+               root_);
+  const auto unsent = [&] { return journal_->synced().epoch > state_->current().committed.epoch; };
+  if (unsent()) {
+    DIMS_TRY(write_back_->branch_off());
+    while (unsent()) {
+      DIMS_ASSIGN(const bool sent, write_back_->run_once());
+      if (!sent) break;
+    }
+    spdlog::warn("its unsent writes are kept as {}", state_->current().branch_name);
+  }
+  lease_->set_unsent({});
+  write_back_.reset();
+  tidy_.reset();
+  pending_.clear();
+  journal_.reset();
+  const std::string folder = root_ + "/journal";
+  DIMS_ASSIGN(const auto names, environment_.fs.list(folder));
+  for (const std::string& name : names) DIMS_TRY(environment_.fs.remove(folder + "/" + name));
+  DIMS_TRY(environment_.fs.sync_folder(folder));
+  DIMS_TRY(state_->update([](LdimState& s) {
+    s.session_open = false;
+    s.committed = {};
+  }));
+  state_at_start_ = state_->current();
+  DIMS_TRY(open_journal());
+  make_write_back();
   return ok_status();
 }
 

@@ -27,6 +27,13 @@ Status set_size(std::uint64_t& out, std::string_view name, std::string_view valu
   return ok_status();
 }
 
+Status set_duration(std::chrono::milliseconds& out, std::string_view name, std::string_view value) {
+  const auto duration = parse_duration(value);
+  if (!duration.ok()) return bad(name, value, "a duration, e.g. 30s or 10m");
+  out = *duration;
+  return ok_status();
+}
+
 Status set_flag(bool& out, std::string_view name, std::string_view value) {
   if (value == "yes" || value == "on" || value == "true" || value == "1")
     out = true;
@@ -71,10 +78,14 @@ const char kOptionsHelp[] =
     "cache-size=SIZE             limit of the cache (default 10G)\n"
     "journal-size=SIZE           limit of the journal of unsent writes (default 4G)\n"
     "mode=personal|shared|readonly  single writer (default), local writes dropped, no writes\n"
-    "ack=journal|committed       when a flush is answered (default journal)\n"
+    "ack=journal|sent|received|committed  when a flush is answered (default journal)\n"
     "write-back=eager|manual|DELAY  when sealed epochs are sent (default eager)\n"
     "session-grace=DURATION      a session outlives the loss of its client by this (default 10m)\n"
     "connect-wait=DURATION       how long to wait for the server at start (default 5s)\n"
+    "lease=wait|hand-off|take-over  an image that another machine has: wait for a lease that ends\n"
+    "                            (default), ask that machine to send and release, or take it in "
+    "the end\n"
+    "hand-off-wait=DURATION      how long that machine may take to send (default 1m)\n"
     "machine=NAME                this machine's name (default: host name)\n"
     "compress=yes|no             compress what is sent (default yes)\n"
     "read-ahead=yes|no           fetch ahead of sequential reads (default yes)\n"
@@ -117,16 +128,31 @@ Status set_option(DiskOptions& options, std::string_view name, std::string_view 
   } else if (name == "ack") {
     if (value == "journal")
       options.acknowledge = Acknowledge::kJournal;
+    else if (value == "sent")
+      options.acknowledge = Acknowledge::kSent;
+    else if (value == "received")
+      options.acknowledge = Acknowledge::kReceived;
     else if (value == "committed")
       options.acknowledge = Acknowledge::kCommitted;
     else
-      return bad(name, value, "journal or committed");
+      return bad(name, value, "journal, sent, received or committed");
   } else if (name == "write-back") {
     return set_write_back(options, value);
-  } else if (name == "session-grace" || name == "connect-wait") {
-    const auto duration = parse_duration(value);
-    if (!duration.ok()) return bad(name, value, "a duration, e.g. 30s or 10m");
-    (name == "session-grace" ? options.session_grace : options.connect_wait) = *duration;
+  } else if (name == "lease") {
+    if (value == "wait")
+      options.lease = LeaseKeeper::LeaseAsk::kPlain;
+    else if (value == "hand-off")
+      options.lease = LeaseKeeper::LeaseAsk::kHandOff;
+    else if (value == "take-over")
+      options.lease = LeaseKeeper::LeaseAsk::kTakeOver;
+    else
+      return bad(name, value, "wait, hand-off or take-over");
+  } else if (name == "session-grace") {
+    return set_duration(options.session_grace, name, value);
+  } else if (name == "connect-wait") {
+    return set_duration(options.connect_wait, name, value);
+  } else if (name == "hand-off-wait") {
+    return set_duration(options.hand_off_wait, name, value);
   } else if (name == "machine") {
     if (value.empty() || value.size() > 64 ||
         value.find_first_not_of("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"

@@ -14,7 +14,8 @@
 namespace dims::ldim {
 
 enum class SessionMode { kPersonal, kShared, kReadOnly };
-enum class Acknowledge { kJournal, kCommitted };
+// When a flush is answered: docs/durability.md.
+enum class Acknowledge { kJournal, kSent, kReceived, kCommitted };
 
 struct DiskOptions {
   std::string server;  // HOST:PORT or unix:PATH
@@ -30,6 +31,8 @@ struct DiskOptions {
   std::chrono::milliseconds seal_after{30000};  // LDIM seals an open epoch of this age by itself
   std::chrono::milliseconds session_grace{std::chrono::minutes(10)};
   std::chrono::milliseconds connect_wait{std::chrono::seconds(5)};
+  LeaseKeeper::LeaseAsk lease = LeaseKeeper::LeaseAsk::kPlain;  // of an image that another has
+  std::chrono::milliseconds hand_off_wait{std::chrono::minutes(1)};
   std::string machine_name;  // default: the host's name
   bool compress = true;
   bool read_ahead = true;

@@ -46,7 +46,7 @@ Fetcher::~Fetcher() { stop(); }
 
 void Fetcher::stop() {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     stopped_ = true;
   }
   changed_.notify_all();
@@ -54,7 +54,7 @@ void Fetcher::stop() {
 
 void Fetcher::poke() {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     ++pokes_;
   }
   changed_.notify_all();
@@ -62,7 +62,7 @@ void Fetcher::poke() {
 
 bool Fetcher::pause(std::chrono::milliseconds longest) {
   const auto until = std::chrono::steady_clock::now() + longest;
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   const std::uint64_t before = pokes_;
   while (!stopped_ && pokes_ == before && std::chrono::steady_clock::now() < until) {
     const auto slice =
@@ -78,7 +78,7 @@ bool Fetcher::pause(std::chrono::milliseconds longest) {
 
 Result<std::shared_ptr<Bytes>> Fetcher::join(const std::shared_ptr<Flight>& flight,
                                              FetchWait wait) {
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   while (!flight->outcome && !stopped_) {
     if (wait == FetchWait::kDoNotWait && flight->away) {
       return make_error(ErrorCode::kUnavailable, "the server cannot be reached");
@@ -97,26 +97,26 @@ Result<std::shared_ptr<Bytes>> Fetcher::join(const std::shared_ptr<Flight>& flig
 void Fetcher::set_away(const std::vector<std::size_t>& open,
                        const std::vector<std::shared_ptr<Flight>>& flights, bool away) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     for (const std::size_t i : open) flights[i]->away = away;
   }
   changed_.notify_all();
 }
 
 void Fetcher::set_image(const ImageId& image) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   image_ = image;
 }
 
 ImageId Fetcher::image() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return image_;
 }
 
 void Fetcher::land(const ObjectId& id, const std::shared_ptr<Flight>& flight,
                    Result<std::shared_ptr<Bytes>> outcome) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     flight->outcome = std::move(outcome);
     flights_.erase(id);
   }
@@ -129,7 +129,7 @@ Status Fetcher::fetch(std::span<const Reference> refs, contract::Priority priori
   std::vector<std::size_t> own;
   std::vector<std::size_t> joined;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (stopped_) return make_error(ErrorCode::kCancelled, "LDIM is stopping");
     for (std::size_t i = 0; i < refs.size(); ++i) {
       auto& flight = flights_[refs[i].id];
@@ -149,7 +149,7 @@ Status Fetcher::fetch(std::span<const Reference> refs, contract::Priority priori
     for (const std::size_t i : own) {
       bool landed = true;
       {
-        const std::lock_guard lock(mutex_);
+        const MutexLock lock(mutex_);
         landed = flights[i]->outcome.has_value();
       }
       if (!landed) land(refs[i].id, flights[i], error);

@@ -9,13 +9,12 @@
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <unordered_map>
 
+#include "common/base/mutex.h"
 #include "common/contract/remote.h"
 #include "common/tree/node_source.h"
 #include "nbdkit-ldim/cache/page_cache.h"
@@ -51,6 +50,8 @@ class Fetcher {
   // The same for many; sink as NodeSource has it.
   Status nodes(std::span<const format::Reference> refs, contract::Priority priority, FetchWait wait,
                const tree::NodeSource::Sink& sink);
+  // All pages of a chunk if the cache holds them.
+  std::optional<Bytes> cached_pages(const ObjectId& id);
   // The node if the cache holds it.
   std::optional<Bytes> cached_node(const format::Reference& ref);
   void keep_node(const ObjectId& id, ByteView object);
@@ -80,7 +81,6 @@ class Fetcher {
   Status fetch_own(std::span<const format::Reference> refs, const std::vector<std::size_t>& own,
                    const std::vector<std::shared_ptr<Flight>>& flights, contract::Priority priority,
                    FetchWait wait, const Kind& kind, const ChunkSink& sink);
-  std::optional<Bytes> cached_pages(const ObjectId& id);
   // Waits for somebody else's flight; null: it failed.
   Result<std::shared_ptr<Bytes>> join(const std::shared_ptr<Flight>& flight, FetchWait wait);
   void set_away(const std::vector<std::size_t>& open,
@@ -93,12 +93,12 @@ class Fetcher {
   PageCache& cache_;
   const std::function<bool()> quitting_;
   FetchCounters counters_;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  ImageId image_;
-  bool stopped_ = false;
-  std::uint64_t pokes_ = 0;
-  std::unordered_map<ObjectId, std::shared_ptr<Flight>, IdHash> flights_;
+  Mutex mutex_;
+  Condition changed_;
+  ImageId image_ DIMS_GUARDED_BY(mutex_);
+  bool stopped_ DIMS_GUARDED_BY(mutex_) = false;
+  std::uint64_t pokes_ DIMS_GUARDED_BY(mutex_) = 0;
+  std::unordered_map<ObjectId, std::shared_ptr<Flight>, IdHash> flights_ DIMS_GUARDED_BY(mutex_);
 };
 
 // The tree code's view of the fetcher.

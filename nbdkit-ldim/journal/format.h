@@ -63,7 +63,15 @@ static_assert(sizeof(FileHeader) == 512 && std::is_trivially_copyable_v<FileHead
 inline constexpr std::size_t kKeyCheckOffset = 144;
 inline constexpr std::size_t kChecksumOffset = 480;
 
-enum class RecordType : std::uint8_t { kData = 1, kZero = 2, kTrim = 3, kSeal = 4, kStart = 5 };
+enum class RecordType : std::uint8_t {
+  kData = 1,
+  kZero = 2,
+  kTrim = 3,
+  kSeal = 4,
+  kStart = 5,    // first record of a log file
+  kMerged = 6,   // first record of a merged file
+  kManifest = 7  // last record of a merged file: from here on it counts
+};
 
 // What a record's header says; sealed as a whole.
 struct RecordBody {
@@ -110,6 +118,39 @@ struct SealPayload {
   Digest chain;  // of everything before this record: the epoch's digest
 };
 static_assert(sizeof(SealPayload) == 32);
+
+// Payload of a merged record, the first one of a merged file: for whoever looks at the file alone.
+struct MergedPayload {
+  std::uint64_t horizon_epoch = 0;
+  std::uint64_t horizon_order = 0;
+};
+static_assert(sizeof(MergedPayload) == 16);
+
+// Payload of a manifest: this head, `members` ManifestMembers, `ids` ManifestIds.
+struct ManifestHead {
+  Digest chain;  // over this file's records before this one
+  // The epochs up to this one are merged: only its end is a state that a commit may name.
+  TrimState horizon;
+  TrimState trim;  // as it was then
+  // Where the log goes on: the start record with this order, epoch and chain is the next one.
+  std::uint64_t next_order = 0;
+  std::uint64_t next_epoch = 0;
+  Digest next_chain;
+  std::uint64_t members = 0;  // merged files that still count, beside this one
+  std::uint64_t ids = 0;      // commit ids that may have reached the server
+};
+static_assert(sizeof(ManifestHead) == 192);
+struct ManifestMember {
+  std::uint64_t number = 0;
+  std::uint64_t end = 0;  // where its records end
+  Digest chain;           // over all its records
+};
+static_assert(sizeof(ManifestMember) == 48);
+struct ManifestId {
+  std::uint64_t epoch = 0;
+  Digest digest;
+};
+static_assert(sizeof(ManifestId) == 40);
 
 struct TrimSlot {
   Magic magic{};
@@ -173,8 +214,9 @@ inline std::uint64_t block_at(const BlockLayout& layout, std::uint64_t index) {
   return sizeof(RecordHeader) + crypto::kTagBytes + layout.first_bytes +
          (index - 1) * (crypto::kTagBytes + kPageBytes);
 }
-inline constexpr std::uint64_t kSealBytes = 144;   // record_bytes of a seal
-inline constexpr std::uint64_t kStartBytes = 208;  // record_bytes of a start
+inline constexpr std::uint64_t kSealBytes = 144;    // record_bytes of a seal
+inline constexpr std::uint64_t kStartBytes = 208;   // record_bytes of a start
+inline constexpr std::uint64_t kMergedBytes = 128;  // record_bytes of a merged record
 
 template <typename T>
 ByteView view_of(const T& value) {

@@ -4,6 +4,8 @@
 //
 // Durability, beside which everything here is written:
 //     appended (in the kernel's hands, contiguous) >= sealed >= synced >= committed >= trimmed
+// and, independent of what is committed:  synced >= merged. Epochs up to the merged one have become
+// one group: what was overwritten inside it is gone, and only its end is a state of the disk.
 //
 // Threads: all methods are thread-safe. Ownership: a Segment is shared; a Location keeps its
 // segment (and so its file) readable after trim(). Units: bytes of the guest's disk; order numbers
@@ -63,7 +65,34 @@ struct JournalOptions {
   SessionId session;
   Secret32 key;  // J of SECURITY 12
   std::uint64_t segment_bytes = 64 * kMiB;
-  std::uint64_t limit_bytes = 4 * kGiB;  // of all segments together
+  std::uint64_t limit_bytes = 4 * kGiB;  // of all segments together; one is kept for merge()
+};
+
+// A record that merge() has copied. Whoever still points at the old place may point at the new one;
+// the old one stays readable as long as its location is held.
+struct MovedRecord {
+  JournalRecord record;  // as it is now; its range may be a part of what it was
+  JournalLocation old_location;
+  ByteRange old_range;
+};
+
+struct MergeWish {
+  std::uint64_t enough_bytes = 0;  // stop when so many are freed; 0 = do all that is worth it
+  bool urgent = false;             // for little gain too: somebody waits for room
+  // Called after each step, on the merging thread, without locks.
+  std::function<void(const std::vector<MovedRecord>&)> on_moved;
+};
+
+struct MergeReport {
+  std::uint64_t files = 0;        // that are gone
+  std::uint64_t freed_bytes = 0;  // what they held, less what was written instead
+  std::uint64_t moved_bytes = 0;  // written
+};
+
+// While it lives, no epoch behind `through` is merged with it.
+struct HeldCommit {
+  CommitId through;             // the newest synced one
+  std::shared_ptr<void> guard;  // gives the hold up; must not outlive the journal
 };
 
 struct JournalStats {
@@ -75,6 +104,10 @@ struct JournalStats {
   std::uint64_t sealed_epoch = 0;        // newest sealed
   std::uint64_t synced_epoch = 0;        // newest sealed and synced
   std::uint64_t trimmed_epoch = 0;       // everything up to here is gone
+  std::uint64_t merged_epoch = 0;        // everything up to here is one group; 0 = there is none
+  std::uint64_t merged_bytes = 0;        // space held by merged files; part of `bytes`
+  std::uint64_t segment_bytes = 0;       // of a new file
+  std::uint64_t merges = 0;              // steps since this open
   std::uint64_t open_epoch_bytes = 0;    // guest bytes appended since the newest seal
   std::uint64_t open_epoch_records = 0;  // writes, zeroes and trims since then
   std::uint64_t recovered_records = 0;
@@ -113,16 +146,34 @@ class Journal {
 
   // The newest synced commit id (epoch 0 and zero digest if there is none yet).
   virtual CommitId synced() = 0;
+  // As synced(), for a commit that is being sent: keeps merge() away from what is newer.
+  virtual HeldCommit hold() = 0;
+  // The commit of this epoch is about to leave: its id stays known even when the epoch is merged
+  // into a later one, so that a commit whose reply was lost is recognised.
+  virtual void offer(std::uint64_t epoch) = 0;
   // The records of epochs (after, through], in order. For write-back and for building the page map.
+  // Merged epochs count as the last of their group; some of their records may be pieces of what was
+  // appended, with the same order number.
   virtual std::vector<JournalRecord> records(std::uint64_t after_epoch,
                                              std::uint64_t through_epoch) = 0;
-  // The digest of a sealed epoch that is not yet trimmed, or of trimmed_epoch itself.
+  // The digest of a sealed epoch that is not yet trimmed, or of trimmed_epoch itself. Of an epoch
+  // inside a merged group only if it was offered, or may have been before this open.
   virtual std::optional<CommitId> commit_id(std::uint64_t epoch) = 0;
+  // Where the group of this epoch ends: the epoch itself if it is not merged.
+  virtual std::uint64_t group_end(std::uint64_t epoch) = 0;
 
   // Frees what epochs <= through hold: whole segments whose records all are that old. Call only
   // after the commit and the base record are durable. Durable on return is the fact that recovery
-  // will not report these epochs as unsent (a trim record or the segments' absence).
+  // will not report these epochs as unsent (a trim record or the segments' absence). An epoch
+  // inside a merged group trims nothing: its records are needed for the group's end.
   virtual Status trim(std::uint64_t through_epoch) = 0;
+
+  // Merges synced epochs and frees what they have overwritten, oldest files first, file by file: a
+  // step writes at most one new file of segment_bytes before it frees the old ones, and append()
+  // leaves that much room. Durable on return: the same writes as before. An error (kNoSpace, kIo,
+  // kCorrupt) leaves the last good state, in memory and on disk; appends go on. One call at a time
+  // runs; others wait. Costs nothing to appends but a short lock now and then.
+  virtual Result<MergeReport> merge(const MergeWish& wish) = 0;
 
   virtual JournalStats stats() = 0;
   virtual JournalId id() = 0;

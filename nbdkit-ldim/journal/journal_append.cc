@@ -98,6 +98,7 @@ JournalImpl::Placed JournalImpl::switch_segment() {
   spares_.pop_front();
   fresh.bytes = fresh.segment->header().file_bytes;
   fresh.first_order = next_order_;
+  fresh.first_epoch = open_epoch_;
   fresh.start_trim_epoch = trimmed_.epoch;
   StartPayload start;
   start.previous_number = old.segment->number();
@@ -148,8 +149,13 @@ Status JournalImpl::write_control(Placed& placed) {
     resumed_chain_.reset();
     chain_ = crypto::Sha256();
     chain_.update(chain.view());
-    if (placed.body.type == RecordType::kSeal)
+    if (placed.body.type == RecordType::kSeal) {
       sealing_ = {placed.body.epoch, placed.body.order, chain, 0};
+    } else {
+      for (SegmentState& state : segments_) {
+        if (state.first_order == placed.body.order) state.start_chain = chain;
+      }
+    }
   }
   if (placed.body.type == RecordType::kSeal) {
     const SealPayload payload{chain};
@@ -194,6 +200,8 @@ void JournalImpl::retire_done() {
         open_epoch_bytes_ = 0;
         break;
       case RecordType::kStart:
+      case RecordType::kMerged:
+      case RecordType::kManifest:
         break;
     }
     in_flight_.pop_front();
@@ -231,7 +239,13 @@ JournalRecord JournalImpl::unpack(const PackedRecord& record, std::uint64_t epoc
   const auto found = std::lower_bound(
       segments_.begin(), segments_.end(), record.segment,
       [](const SegmentState& s, std::uint64_t n) { return s.segment->number() < n; });
-  out.location = {found->segment, record.file_offset};
+  if (found != segments_.end() && found->segment->number() == record.segment) {
+    out.location = {found->segment, record.file_offset};
+    return out;
+  }
+  for (const Merged::File& file : merged_.files) {
+    if (file.segment->number() == record.segment) out.location = {file.segment, record.file_offset};
+  }
   return out;
 }
 
@@ -301,6 +315,10 @@ std::vector<JournalRecord> JournalImpl::records(std::uint64_t after_epoch,
   const Lock lock(mutex_);
   std::vector<JournalRecord> out;
   const std::uint64_t first = std::max(after_epoch, trimmed_.epoch) + 1;
+  if (const std::uint64_t group = merged_.head.horizon.epoch;
+      !merged_.files.empty() && group >= first && group <= through_epoch) {
+    for (const PackedRecord& record : merged_.records) out.push_back(unpack(record, group));
+  }
   std::uint64_t after_order = trimmed_.order;
   auto epoch = epochs_.begin();
   for (; epoch != epochs_.end() && epoch->epoch < first; ++epoch) after_order = epoch->seal_order;

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "nbdkit-ldim/journal/journal_impl.h"
 
 namespace dims::ldim {
@@ -73,12 +75,26 @@ CommitId JournalImpl::synced() {
   return synced_;
 }
 
+const SealedEpoch* JournalImpl::sealed(std::uint64_t epoch) const {
+  if (epochs_.empty() || epoch < epochs_.front().epoch || epoch > epochs_.back().epoch)
+    return nullptr;
+  return &epochs_[static_cast<std::size_t>(epoch - epochs_.front().epoch)];
+}
+
 std::optional<CommitId> JournalImpl::commit_id(std::uint64_t epoch) {
   const Lock lock(mutex_);
   if (epoch == trimmed_.epoch) return CommitId{identity_.journal, epoch, trimmed_.digest};
-  if (epoch < trimmed_.epoch || epoch - trimmed_.epoch > epochs_.size()) return std::nullopt;
-  return CommitId{identity_.journal, epoch,
-                  epochs_[static_cast<std::size_t>(epoch - trimmed_.epoch - 1)].digest};
+  if (const SealedEpoch* found = sealed(epoch))
+    return CommitId{identity_.journal, epoch, found->digest};
+  for (const ManifestId& id : merged_.ids) {
+    if (id.epoch == epoch) return CommitId{identity_.journal, epoch, id.digest};
+  }
+  return std::nullopt;
+}
+
+std::uint64_t JournalImpl::group_end(std::uint64_t epoch) {
+  const Lock lock(mutex_);
+  return merged_.files.empty() ? epoch : std::max(epoch, merged_.head.horizon.epoch);
 }
 
 }  // namespace dims::ldim

@@ -1,5 +1,5 @@
 // The journal's inside. open: journal_open.cc; append, read: journal_append.cc; flush:
-// journal_flush.cc; trim and space: journal_space.cc.
+// journal_flush.cc; trim and space: journal_space.cc; merging: journal_merge.cc.
 //
 // One mutex guards everything below `mutex_`; no file is read, written or synced while it is held.
 // How an append runs: under the mutex it gets its order numbers, its epoch and its place in a file;
@@ -12,6 +12,7 @@
 #include <condition_variable>
 #include <deque>
 #include <mutex>
+#include <set>
 
 #include "common/crypto/hash.h"
 #include "nbdkit-ldim/journal/journal.h"
@@ -32,9 +33,13 @@ class JournalImpl final : public Journal {
               MutByteView out) override;
   Result<CommitId> flush() override;
   CommitId synced() override;
+  HeldCommit hold() override;
+  void offer(std::uint64_t epoch) override;
   std::vector<JournalRecord> records(std::uint64_t after_epoch,
                                      std::uint64_t through_epoch) override;
   std::optional<CommitId> commit_id(std::uint64_t epoch) override;
+  std::uint64_t group_end(std::uint64_t epoch) override;
+  Result<MergeReport> merge(const MergeWish& wish) override;
   Status trim(std::uint64_t through_epoch) override;
   JournalStats stats() override;
   JournalId id() override;
@@ -47,10 +52,24 @@ class JournalImpl final : public Journal {
     std::shared_ptr<JournalSegment> segment;
     std::uint64_t bytes = 0;
     std::uint64_t first_order = 0;
+    std::uint64_t first_epoch = 0;       // of its start record
+    Digest start_chain;                  // in its start record
     std::uint64_t last_order = 0;        // once closed; 0 while it is the open one
     std::uint64_t start_trim_epoch = 0;  // what its start record says
     std::uint64_t slot_trim_epoch = 0;   // what its synced trim slots say
     bool dirty = false;                  // something may be in it that was not synced
+  };
+  // What stands instead of the log's beginning. Nothing if there are no files.
+  struct Merged {
+    struct File {
+      std::shared_ptr<JournalSegment> segment;
+      std::uint64_t end = 0;
+      Digest chain;
+    };
+    std::vector<File> files;
+    journal_format::ManifestHead head;            // of the newest manifest
+    std::deque<PackedRecord> records;             // ascending by order; what is dead may be missing
+    std::vector<journal_format::ManifestId> ids;  // inside the group, perhaps known to the server
   };
   // A record between its order number and its retirement.
   struct InFlight {
@@ -102,9 +121,24 @@ class JournalImpl final : public Journal {
   void remove_files(const std::vector<std::string>& paths);
   std::uint64_t payload_bytes(std::uint64_t segment_bytes) const;
 
+  // --- journal_merge.cc ---
+  struct MergePlan;
+  struct MergeVictim;
+  struct MergeStep;
+  const SealedEpoch* sealed(std::uint64_t epoch) const;  // nullptr: unknown or merged away
+  std::vector<std::string> drop_merged();
+  Result<MergePlan> plan_merge(bool urgent);
+  Status run_merge_step(const MergePlan& plan, const MergeStep& step, MergeReport& report,
+                        std::vector<MovedRecord>& moved);
+  Result<MergedFile> write_merged(const MergePlan& plan, const MergeStep& step,
+                                  const Manifest& manifest, std::vector<MovedRecord>& moved);
+  std::vector<std::string> switch_to(const MergePlan& plan, const MergeStep& step,
+                                     MergedFile&& file);
+
   // --- journal_open.cc ---
   Result<std::shared_ptr<JournalSegment>> make_first_segment(const RecoveredJournal& found);
   void adopt(const RecoveredJournal& found);
+  void adopt_merged(const RecoveredJournal& found);
   void clean_up(const RecoveredJournal& found);
 
   io::FileSystem& fs_;
@@ -139,16 +173,23 @@ class JournalImpl final : public Journal {
   std::uint64_t open_epoch_ = 1;        // of records that are reserved now
   std::uint64_t open_records_ = 0;      // reserved in it
   std::uint64_t open_epoch_bytes_ = 0;  // retired since the newest retired seal
-  std::deque<PackedRecord> records_;    // retired, not trimmed
-  std::deque<SealedEpoch> epochs_;      // retired seals, not trimmed
-  SealedEpoch sealing_;                 // the one seal that may be in flight
+  std::deque<PackedRecord> records_;    // retired, not trimmed, in log files
+  // Retired seals, not trimmed: without a gap from the end of the merged group on, if there is one.
+  std::deque<SealedEpoch> epochs_;
+  Merged merged_;
+  std::multiset<std::uint64_t> holds_;
+  std::set<std::uint64_t> offered_;    // epochs whose ids survive a merge
+  std::uint64_t recovered_epoch_ = 0;  // up to here epochs may have been offered before this open
+  std::uint64_t merges_ = 0;
+  SealedEpoch sealing_;  // the one seal that may be in flight
   journal_format::TrimState trimmed_;
   CommitId synced_;
   std::uint64_t synced_order_ = 0;
   bool syncing_ = false;
   std::uint64_t note_generation_ = 0;  // only the syncing thread uses it
 
-  std::mutex trim_mutex_;  // one trim at a time; taken before mutex_
+  std::mutex merge_mutex_;  // one merge at a time; taken before trim_mutex_
+  std::mutex trim_mutex_;   // one trim or step of a merge at a time; taken before mutex_
   std::uint64_t trim_generation_ = 0;
 
   JournalStats start_stats_;  // what recovery found

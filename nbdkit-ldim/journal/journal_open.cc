@@ -21,22 +21,25 @@ std::uint64_t usable_segment_bytes(const JournalOptions& options) {
 // What recovery read may lie in the kernel's cache only, even as clean pages: a sync that failed
 // before this start forgot them. So what nothing proves to be on disk is written again, byte for
 // byte.
+Status write_again(io::File& file, std::uint64_t from, std::uint64_t end) {
+  Bytes buffer(static_cast<std::size_t>(std::min<std::uint64_t>(kMiB, end - from)));
+  while (from < end) {
+    const MutByteView part = MutByteView(buffer).first(
+        static_cast<std::size_t>(std::min<std::uint64_t>(buffer.size(), end - from)));
+    DIMS_TRY(file.read_at(from, part));
+    DIMS_TRY(file.write_at(from, part));
+    from += part.size();
+  }
+  return file.sync_data();
+}
+
 Status make_durable(const RecoveredSegment& recovered, std::uint64_t synced_order) {
   std::uint64_t from =
       recovered.first_order <= synced_order ? kRecordsStart + kStartBytes : kRecordsStart;
   for (const SealedEpoch& seal : recovered.seals) {
     if (seal.seal_order <= synced_order) from = seal.file_offset + kSealBytes;
   }
-  io::File& file = recovered.segment->file();
-  Bytes buffer(static_cast<std::size_t>(std::min<std::uint64_t>(kMiB, recovered.end - from)));
-  while (from < recovered.end) {
-    const MutByteView part = MutByteView(buffer).first(
-        static_cast<std::size_t>(std::min<std::uint64_t>(buffer.size(), recovered.end - from)));
-    DIMS_TRY(file.read_at(from, part));
-    DIMS_TRY(file.write_at(from, part));
-    from += part.size();
-  }
-  return file.sync_data();
+  return write_again(recovered.segment->file(), from, recovered.end);
 }
 
 }  // namespace
@@ -82,6 +85,10 @@ Status JournalImpl::start() {
   identity_.journal = found.existed ? found.journal : random_.id<JournalId>();
   for (const RecoveredSegment& segment : found.segments)
     DIMS_TRY(make_durable(segment, found.synced_order));
+  // The others were synced before a manifest named them; of the newest nothing tells.
+  if (!found.merged.empty())
+    DIMS_TRY(
+        write_again(found.merged.back().segment->file(), kRecordsStart, found.merged.back().end));
   adopt(found);
   next_number_ = found.newest_number + 1;
 
@@ -90,6 +97,7 @@ Status JournalImpl::start() {
   state.segment = segment;
   state.bytes = segment->header().file_bytes;
   state.first_order = next_order_;
+  state.first_epoch = open_epoch_;
   state.start_trim_epoch = trimmed_.epoch;
   if (!segments_.empty()) segments_.back().last_order = next_order_ - 1;
   segments_.push_back(std::move(state));
@@ -117,7 +125,7 @@ Status JournalImpl::start() {
     synced_order_ = start.body.order;
   }
   clean_up(found);
-  start_stats_.recovered_records = records_.size();
+  start_stats_.recovered_records = records_.size() + merged_.records.size();
   start_stats_.cut_bytes = found.cut_bytes;
   start_stats_.cut_seals = found.cut_seals;
   start_stats_.recovery_seconds = std::chrono::duration<double>(clock_.boottime() - began).count();
@@ -147,15 +155,39 @@ Result<std::shared_ptr<JournalSegment>> JournalImpl::make_first_segment(
   }
 }
 
+void JournalImpl::adopt_merged(const RecoveredJournal& found) {
+  if (found.merged.empty()) return;
+  const Manifest& manifest = found.merged.back().manifest;
+  merged_.head = manifest.head;
+  merged_.ids = manifest.ids;
+  std::erase_if(merged_.ids, [&](const ManifestId& id) { return id.epoch <= trimmed_.epoch; });
+  std::vector<PackedRecord> records;
+  for (const MergedFile& file : found.merged) {
+    merged_.files.push_back({file.segment, file.end, file.chain});
+    bytes_held_ += file.end;
+    for (const PackedRecord& record : file.records) {
+      if (record.order > trimmed_.order) records.push_back(record);
+    }
+  }
+  std::stable_sort(records.begin(), records.end(),
+                   [](const PackedRecord& a, const PackedRecord& b) { return a.order < b.order; });
+  merged_.records.assign(records.begin(), records.end());
+  epochs_.push_back(
+      {manifest.head.horizon.epoch, manifest.head.horizon.order, manifest.head.horizon.digest, 0});
+  synced_.epoch = manifest.head.horizon.epoch;
+  synced_.digest = manifest.head.horizon.digest;
+}
+
 void JournalImpl::adopt(const RecoveredJournal& found) {
   trimmed_ = found.trimmed;
   synced_ = {identity_.journal, trimmed_.epoch, trimmed_.digest};
   synced_order_ = trimmed_.order;
   resumed_chain_ = first_chain(identity_.journal);
   open_epoch_ = trimmed_.epoch + 1;
+  adopt_merged(found);
   for (const RecoveredSegment& segment : found.segments) {
     for (const SealedEpoch& seal : segment.seals) {
-      if (seal.epoch <= trimmed_.epoch) continue;
+      if (seal.epoch <= std::max(trimmed_.epoch, merged_.head.horizon.epoch)) continue;
       epochs_.push_back(seal);
       synced_.epoch = seal.epoch;
       synced_.digest = seal.digest;
@@ -167,6 +199,8 @@ void JournalImpl::adopt(const RecoveredJournal& found) {
     state.segment = segment.segment;
     state.bytes = segment.end;  // clean_up() cuts the rest off
     state.first_order = segment.first_order;
+    state.first_epoch = segment.first_epoch;
+    state.start_chain = segment.start.chain;
     state.last_order = segment.next_order - 1;
     state.start_trim_epoch = segment.start.trim.epoch;
     segments_.push_back(std::move(state));
@@ -178,6 +212,7 @@ void JournalImpl::adopt(const RecoveredJournal& found) {
   retired_order_ = last.next_order - 1;
   synced_order_ = retired_order_;
   open_epoch_ = last.open_epoch;
+  recovered_epoch_ = open_epoch_;
   resumed_chain_ = last.chain;
   const std::uint64_t sealed = epochs_.empty() ? trimmed_.order : epochs_.back().seal_order;
   for (auto it = records_.rbegin(); it != records_.rend() && it->order > sealed; ++it) {

@@ -20,7 +20,8 @@ Status JournalImpl::obtain_spare(Lock& lock) {
     lock.lock();
   }
   Status status;
-  if (bytes_held_ + segment_bytes_ > options_.limit_bytes) {
+  // One file's worth is for merge(): a full journal must be able to shrink.
+  if (bytes_held_ + 2 * segment_bytes_ > options_.limit_bytes) {
     status =
         make_error(ErrorCode::kNoSpace,
                    "the journal in " + options_.folder + " is full (" + format_size(bytes_held_) +
@@ -91,9 +92,9 @@ Status JournalImpl::trim(std::uint64_t through_epoch) {
                         "epoch " + std::to_string(through_epoch) + " cannot be trimmed: only " +
                             std::to_string(synced_.epoch) + " epochs are synced");
     }
-    const SealedEpoch& epoch =
-        epochs_[static_cast<std::size_t>(through_epoch - trimmed_.epoch - 1)];
-    state = {epoch.epoch, epoch.seal_order, epoch.digest};
+    const SealedEpoch* const epoch = sealed(through_epoch);
+    if (epoch == nullptr) return ok_status();  // inside the merged group
+    state = {epoch->epoch, epoch->seal_order, epoch->digest};
     home = segments_.back().segment;
     ++trim_generation_;
   }
@@ -110,6 +111,8 @@ Status JournalImpl::trim(std::uint64_t through_epoch) {
     while (!epochs_.empty() && epochs_.front().epoch <= state.epoch) epochs_.pop_front();
     while (!records_.empty() && records_.front().order <= state.order) records_.pop_front();
     gone = take_reclaimable();
+    for (std::string& path : drop_merged()) gone.push_back(std::move(path));
+    offered_.erase(offered_.begin(), offered_.upper_bound(state.epoch));
     spare_tried_ = false;
   }
   remove_files(gone);
@@ -126,17 +129,21 @@ JournalStats JournalImpl::stats() {
   JournalStats out = start_stats_;
   out.bytes = bytes_held_;
   out.limit_bytes = options_.limit_bytes;
-  out.records = records_.size();
+  out.records = records_.size() + merged_.records.size();
   out.sealed_epoch = epochs_.empty() ? trimmed_.epoch : epochs_.back().epoch;
   out.synced_epoch = synced_.epoch;
   out.trimmed_epoch = trimmed_.epoch;
+  if (!merged_.files.empty()) out.merged_epoch = merged_.head.horizon.epoch;
+  for (const Merged::File& file : merged_.files) out.merged_bytes += file.end;
+  out.segment_bytes = segment_bytes_;
+  out.merges = merges_;
   out.open_epoch_bytes = open_epoch_bytes_;
   out.open_epoch_records = open_records_;
   const std::uint64_t used = position_ + kSealBytes;
   out.free_bytes = segments_.back().bytes > used ? segments_.back().bytes - used : 0;
   std::uint64_t more = spares_.size();
-  if (bytes_held_ < options_.limit_bytes)
-    more += (options_.limit_bytes - bytes_held_) / segment_bytes_;
+  if (bytes_held_ + segment_bytes_ < options_.limit_bytes)  // one is kept for merge()
+    more += (options_.limit_bytes - bytes_held_) / segment_bytes_ - 1;
   out.free_bytes += more * payload_bytes(segment_bytes_);
   out.failed = failed_.has_value();
   return out;

@@ -5,6 +5,7 @@
 #include <map>
 
 #include "common/crypto/hash.h"
+#include "nbdkit-ldim/journal/merged_file.h"
 
 namespace dims::ldim {
 
@@ -32,7 +33,9 @@ constexpr char kDamageHint[] =
 
 // Everything seen while examining a folder.
 struct Examination {
-  std::map<std::uint64_t, RecoveredSegment> candidates;  // by file number
+  std::map<std::uint64_t, RecoveredSegment> candidates;  // log files, by number
+  std::map<std::uint64_t, MergedFile> merged;            // whole merged files, by number
+  std::string broken_merged;                             // one that is not whole
   std::vector<std::shared_ptr<JournalSegment>> loaded;
   std::map<std::uint64_t, Error> bad_headers;  // of files with something in them
   TrimState trimmed;
@@ -53,30 +56,29 @@ T payload_as(const Bytes& payload) {
   return value;
 }
 
-// Reads the good records of one file. nullopt: no good start record.
-Result<std::optional<RecoveredSegment>> scan_segment(SegmentScanner& scanner, Examination& seen) {
+// Reads the good records of a log file behind `first`, its start record.
+Result<RecoveredSegment> scan_log(SegmentScanner& scanner, const ScannedRecord& first,
+                                  Examination& seen) {
   const auto& segment = scanner.segment();
-  DIMS_ASSIGN(auto first, scanner.next());
-  if (!first || first->body.type != RecordType::kStart) return std::optional<RecoveredSegment>();
   RecoveredSegment out;
   out.segment = segment;
-  out.start = payload_as<StartPayload>(first->payload);
-  out.first_order = first->body.order;
-  out.first_epoch = first->body.epoch;
-  out.next_order = first->body.order + 1;
-  out.open_epoch = first->body.epoch;
+  out.start = payload_as<StartPayload>(first.payload);
+  out.first_order = first.body.order;
+  out.first_epoch = first.body.epoch;
+  out.next_order = first.body.order + 1;
+  out.open_epoch = first.body.epoch;
   out.end = scanner.position();
-  claim(seen, first->body.synced_order, segment->file().path());
+  claim(seen, first.body.synced_order, segment->file().path());
 
   crypto::Sha256 chain;
   chain.update(out.start.chain.view());
-  chain.update(first->tag);
+  chain.update(first.tag);
   for (;;) {
     DIMS_ASSIGN(const auto record, scanner.next());
     if (!record) break;
     const RecordBody& body = record->body;
     if (body.order != out.next_order || body.epoch != out.open_epoch ||
-        body.type == RecordType::kStart)
+        body.type >= RecordType::kStart)
       break;
     if (body.type == RecordType::kSeal) {
       const Digest digest = payload_as<SealPayload>(record->payload).chain;
@@ -94,7 +96,7 @@ Result<std::optional<RecoveredSegment>> scan_segment(SegmentScanner& scanner, Ex
     out.end = scanner.position();
   }
   out.chain = chain.peek();
-  return std::optional<RecoveredSegment>(std::move(out));
+  return out;
 }
 
 // Good headers behind the end of what a scan accepted: they prove what was synced.
@@ -148,12 +150,26 @@ Status examine_file(io::FileSystem& fs, const JournalOptions& options, std::uint
   if (note) claim(seen, *note, path + " (sync note)");
 
   SegmentScanner scanner(segment);
-  DIMS_ASSIGN(auto scanned, scan_segment(scanner, seen));
+  DIMS_ASSIGN(const auto first, scanner.next());
   std::uint64_t end = kRecordsStart;
-  if (scanned) {
-    end = scanned->end;
-    if (scanned->start.trim.epoch > seen.trimmed.epoch) seen.trimmed = scanned->start.trim;
-    seen.candidates.emplace(number, std::move(*scanned));
+  const auto trimmed = [&](const TrimState& state) {
+    if (state.epoch > seen.trimmed.epoch) seen.trimmed = state;
+  };
+  if (first && first->body.type == RecordType::kStart) {
+    DIMS_ASSIGN(auto log, scan_log(scanner, *first, seen));
+    end = log.end;
+    trimmed(log.start.trim);
+    seen.candidates.emplace(number, std::move(log));
+  } else if (first && first->body.type == RecordType::kMerged) {
+    DIMS_ASSIGN(auto merged, scan_merged(scanner, *first));
+    if (merged) {
+      end = merged->end;
+      trimmed(merged->manifest.head.trim);
+      claim(seen, merged->manifest.head.horizon.order, path + " (manifest)");
+      seen.merged.emplace(number, std::move(*merged));
+    } else {
+      seen.broken_merged = path;
+    }
   }
   DIMS_TRY(collect_claims(scanner, end, seen, &out.cut_seals));
   if (end != kRecordsStart) return ok_status();
@@ -165,12 +181,44 @@ Status examine_file(io::FileSystem& fs, const JournalOptions& options, std::uint
   return ok_status();
 }
 
-// The chain of files that ends in `last`, newest first; empty if a link does not hold.
-std::vector<std::uint64_t> linked_chain(const Examination& seen, std::uint64_t last) {
-  std::vector<std::uint64_t> chain;
+// The merged files whose manifest still says something and whose members are all here, newest
+// first.
+std::vector<const MergedFile*> usable_merged(const Examination& seen) {
+  std::vector<const MergedFile*> out;
+  for (auto it = seen.merged.rbegin(); it != seen.merged.rend(); ++it) {
+    const Manifest& manifest = it->second.manifest;
+    if (manifest.head.horizon.epoch <= seen.trimmed.epoch) continue;
+    const bool whole = std::all_of(
+        manifest.members.begin(), manifest.members.end(), [&](const ManifestMember& member) {
+          const auto found = seen.merged.find(member.number);
+          return found != seen.merged.end() && found->second.end == member.end &&
+                 found->second.chain == member.chain;
+        });
+    if (whole) out.push_back(&it->second);
+  }
+  return out;
+}
+
+struct LinkedChain {
+  std::vector<std::uint64_t> log;      // newest first; empty if a link does not hold
+  const MergedFile* merged = nullptr;  // what stands before the oldest of them
+};
+
+// The chain of files that ends in `last`.
+LinkedChain linked_chain(const Examination& seen, const std::vector<const MergedFile*>& merged,
+                         std::uint64_t last) {
+  LinkedChain chain;
   for (std::uint64_t number = last;;) {
     const RecoveredSegment& file = seen.candidates.at(number);
-    chain.push_back(number);
+    chain.log.push_back(number);
+    for (const MergedFile* candidate : merged) {
+      const ManifestHead& head = candidate->manifest.head;
+      if (head.next_order == file.first_order && head.next_epoch == file.first_epoch &&
+          head.next_chain == file.start.chain) {
+        chain.merged = candidate;
+        return chain;
+      }
+    }
     if (file.first_order <= seen.trimmed.order + 1) return chain;
     const auto previous = seen.candidates.find(file.start.previous_number);
     if (previous == seen.candidates.end() || previous->first >= number) return {};
@@ -187,7 +235,8 @@ Error damage(const Examination& seen, const std::vector<std::uint64_t>& chain,
              const std::string& folder) {
   std::string message = "the journal in " + folder + " is damaged: ";
   if (chain.empty()) {
-    message += "its first file is missing or damaged";
+    message += seen.broken_merged.empty() ? "its first file is missing or damaged"
+                                          : seen.broken_merged + " is damaged";
   } else {
     const RecoveredSegment& last = seen.candidates.at(chain.front());
     message += "record " + std::to_string(last.next_order) + ", expected in " +
@@ -224,20 +273,29 @@ Result<RecoveredJournal> examine_journal(io::FileSystem& fs, const JournalOption
     out.journal = seen.loaded.front()->header().journal;
   }
 
-  // The newest file whose links hold down to what is trimmed.
-  std::vector<std::uint64_t> chain;
-  for (auto it = seen.candidates.rbegin(); it != seen.candidates.rend() && chain.empty(); ++it) {
-    chain = linked_chain(seen, it->first);
+  // The newest file whose links hold down to what is trimmed or merged.
+  LinkedChain linked;
+  const auto merged = usable_merged(seen);
+  for (auto it = seen.candidates.rbegin(); it != seen.candidates.rend() && linked.log.empty();
+       ++it) {
+    linked = linked_chain(seen, merged, it->first);
   }
+  std::vector<std::uint64_t>& chain = linked.log;
   const std::uint64_t newest_order =
       chain.empty() ? 0 : seen.candidates.at(chain.front()).next_order - 1;
   if (newest_order < seen.synced_claim || newest_order < seen.trimmed.order)
     return damage(seen, chain, options.folder);
 
   out.synced_order = seen.synced_claim;
+  std::vector<std::uint64_t> kept = chain;
+  if (linked.merged != nullptr) {
+    for (const ManifestMember& member : linked.merged->manifest.members)
+      kept.push_back(member.number);
+    kept.push_back(linked.merged->segment->number());
+  }
   for (const auto& segment : seen.loaded) {
     const std::uint64_t number = segment->number();
-    if (std::find(chain.begin(), chain.end(), number) != chain.end()) continue;
+    if (std::find(kept.begin(), kept.end(), number) != kept.end()) continue;
     out.garbage.push_back(number);
     const auto cut = seen.candidates.find(number);
     if (cut != seen.candidates.end() && !chain.empty() && number > chain.front()) {
@@ -246,6 +304,8 @@ Result<RecoveredJournal> examine_journal(io::FileSystem& fs, const JournalOption
     }
   }
   if (out.reusable_number != out.newest_number) out.reusable_number = 0;
+  for (std::size_t i = chain.size(); i < kept.size(); ++i)
+    out.merged.push_back(std::move(seen.merged.at(kept[i])));
   std::reverse(chain.begin(), chain.end());
   for (const std::uint64_t number : chain)
     out.segments.push_back(std::move(seen.candidates.at(number)));

@@ -4,7 +4,9 @@
 // Files are linked: the first record of each (start) says which file it continues, where, and with
 // which chain. The newest start record whose links all hold wins. What is lost behind that is a
 // torn tail unless something proves that it was synced once: every record, and a note in each file,
-// says how far everything was synced when it was written. Then it is damage: kCorrupt.
+// says how far everything was synced when it was written. Then it is damage: kCorrupt. The log's
+// beginning may have been replaced by merged files: then the chain ends at the start record that
+// their newest whole manifest names.
 // (docs/formats/journal.md, "Recovery")
 #pragma once
 
@@ -54,11 +56,28 @@ struct RecoveredSegment {
   Digest chain;
 };
 
+// What a manifest says, and the file that it ends. (merged_file.h)
+struct Manifest {
+  journal_format::ManifestHead head;
+  std::vector<journal_format::ManifestMember> members;
+  std::vector<journal_format::ManifestId> ids;
+};
+struct MergedFile {
+  std::shared_ptr<JournalSegment> segment;
+  Manifest manifest;
+  std::uint64_t end = 0;
+  Digest chain;
+  std::vector<PackedRecord> records;  // ascending by order
+};
+
 struct RecoveredJournal {
   bool existed = false;  // false: nothing there yet, the ids below are unset
   JournalId journal;
   journal_format::TrimState trimmed;
   std::vector<RecoveredSegment> segments;  // the valid chain, oldest first
+  // What stands before the chain instead of the log's beginning; empty: nothing. The last one's
+  // manifest is the one that counts.
+  std::vector<MergedFile> merged;
   std::uint64_t synced_order =
       0;  // proven to be on disk; what is behind it may be in the cache only
   std::uint64_t newest_number = 0;  // of any file in the folder

@@ -45,7 +45,7 @@ Result<std::optional<ScannedRecord>> SegmentScanner::next() {
   record.body = *body;
   record.file_offset = position_;
   record.tag = header.tag;
-  if (body->type == RecordType::kSeal || body->type == RecordType::kStart)
+  if (body->type >= RecordType::kSeal)  // control records have a payload of their own
     record.payload.resize(body->count);
   if (!segment_->open_body(*body, position_, bytes, record.payload)) return none;
   position_ += body->total_bytes;

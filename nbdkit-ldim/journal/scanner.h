@@ -17,7 +17,7 @@ struct ScannedRecord {
   journal_format::RecordBody body;
   std::uint64_t file_offset = 0;
   crypto::Tag tag{};  // of the header: what the chain is made of
-  Bytes payload;      // opened; seal and start records only
+  Bytes payload;      // opened; control records (seal, start, merged, manifest) only
 };
 
 class SegmentScanner {

@@ -219,6 +219,12 @@ std::optional<RecordBody> JournalSegment::open_header(const RecordHeader& header
     case RecordType::kStart:
       sane = body.count == sizeof(StartPayload) && body.offset == 0;
       break;
+    case RecordType::kMerged:
+      sane = body.count == sizeof(MergedPayload) && body.offset == 0;
+      break;
+    case RecordType::kManifest:
+      sane = body.count >= sizeof(ManifestHead) && body.count <= kMaxDataBytes && body.offset == 0;
+      break;
   }
   sane = sane && body.offset <= kMaxImageBytes && body.count <= kMaxImageBytes - body.offset &&
          body.total_bytes == record_bytes(body.type, body.offset, body.count) &&
@@ -231,6 +237,7 @@ bool JournalSegment::open_body(const RecordBody& body, std::uint64_t file_offset
                                MutByteView out) const {
   const BlockLayout layout = layout_of(body.type, body.offset, body.count);
   if (record.size() < body.total_bytes) return false;
+  if (out.empty() && layout.first_bytes > kPageBytes) return false;  // a manifest needs room
   Bytes tags;
   std::uint64_t taken = 0;
   std::uint8_t scratch[kPageBytes];

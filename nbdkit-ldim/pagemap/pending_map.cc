@@ -15,6 +15,8 @@ namespace {
 constexpr std::uint64_t kMaxPieceBytes = kGiB;
 // remove_through() lets readers in between steps of this many pieces.
 constexpr int kRemoveStep = 4096;
+// repoint() likewise.
+constexpr std::size_t kRepointStep = 512;
 
 // A piece in 32 bytes, beside its key (the guest offset, 8 bytes).
 struct Node {
@@ -40,6 +42,7 @@ struct PendingMap::Impl {
   mutable std::shared_mutex mutex;
   Map map;
   std::uint64_t covered = 0;
+  std::uint64_t covered_data = 0;  // of it, by kData
   std::uint64_t removed_through = 0;
   std::vector<Segment> segments;  // by Node::segment; free places have no pieces
   std::vector<std::uint32_t> free_segments;
@@ -81,8 +84,17 @@ struct PendingMap::Impl {
     node.count = static_cast<std::uint32_t>(to - from);
     node.skip = static_cast<std::uint32_t>(from - record_offset);
     map.insert_or_assign(from, node);
-    covered += to - from;
+    count_in(node);
     gain(node.segment);
+  }
+
+  void count_in(const Node& node) {
+    covered += node.count;
+    if (node.kind == WriteKind::kData) covered_data += node.count;
+  }
+  void count_out(const Node& node) {
+    covered -= node.count;
+    if (node.kind == WriteKind::kData) covered_data -= node.count;
   }
 
   void insert(ByteRange range, const Node& node) {
@@ -94,8 +106,10 @@ struct PendingMap::Impl {
       Node& same = map.find(it->first)->second;
       gain(node.segment);
       drop(same.segment);
+      count_out(same);
       same = node;
       same.count = static_cast<std::uint32_t>(range.count);
+      count_in(same);
       return;
     }
     std::vector<std::pair<std::uint64_t, Node>> older;
@@ -116,13 +130,38 @@ struct PendingMap::Impl {
     for (const auto& [from, old] : older) {
       const std::uint64_t to = from + old.count;
       const std::uint64_t record_offset = from - old.skip;
-      covered -= old.count;
+      count_out(old);
       put(from, std::min(to, range.offset), record_offset, old);
       put(std::max(from, range.end()), to, record_offset, old);
       drop(old.segment);
     }
     for (const ByteRange& gap : gaps) put(gap.offset, gap.end(), range.offset, node);
     drop(node.segment);
+  }
+
+  void repoint(const MovedRecord& moved) {
+    const auto old = segment_index.find(moved.old_location.segment.get());
+    if (old == segment_index.end()) return;
+    const std::uint32_t old_index = old->second;
+    const JournalRecord& now = moved.record;
+    const std::uint32_t index = index_of(now.location.segment);
+    gain(index);  // keeps the index valid
+    auto it = map.lower_bound(now.range.offset);
+    for (; it != map.end() && it->first < now.range.end(); ++it) {
+      Node& node = it->second;
+      if (node.order != now.order || node.segment != old_index ||
+          node.file_offset != moved.old_location.file_offset ||
+          it->first + node.count > now.range.end()) {
+        continue;
+      }
+      gain(index);
+      node.segment = index;
+      node.skip = static_cast<std::uint32_t>(it->first - now.range.offset);
+      node.record_count = static_cast<std::uint32_t>(now.range.count);
+      node.file_offset = static_cast<std::uint32_t>(now.location.file_offset);
+      drop(old_index);
+    }
+    drop(index);
   }
 
   PendingPiece piece(std::uint64_t from, const Node& node) const {
@@ -188,7 +227,7 @@ void PendingMap::remove_through(std::uint64_t through_order) {
         ++it;
         continue;
       }
-      impl_->covered -= it->second.count;
+      impl_->count_out(it->second);
       impl_->drop(it->second.segment);
       it = impl_->map.erase(it);
     }
@@ -197,10 +236,19 @@ void PendingMap::remove_through(std::uint64_t through_order) {
   }
 }
 
+void PendingMap::repoint(const std::vector<MovedRecord>& moved) {
+  for (std::size_t i = 0; i < moved.size();) {
+    const std::unique_lock lock(impl_->mutex);
+    for (const std::size_t stop = std::min(moved.size(), i + kRepointStep); i < stop; ++i)
+      impl_->repoint(moved[i]);
+  }
+}
+
 void PendingMap::clear() {
   const std::unique_lock lock(impl_->mutex);
   impl_->map.clear();
   impl_->covered = 0;
+  impl_->covered_data = 0;
   impl_->removed_through = 0;
   impl_->segments.clear();
   impl_->free_segments.clear();
@@ -215,6 +263,14 @@ std::uint64_t PendingMap::pieces() const {
 std::uint64_t PendingMap::covered_bytes() const {
   const std::shared_lock lock(impl_->mutex);
   return impl_->covered;
+}
+
+std::uint64_t PendingMap::journal_bytes() const {
+  // A header a piece; a tag a page, and one for an edge.
+  constexpr std::uint64_t kPieceBytes = 96 + 16 + 16;
+  const std::shared_lock lock(impl_->mutex);
+  return impl_->covered_data + impl_->covered_data / kPageBytes * 16 +
+         impl_->map.size() * kPieceBytes;
 }
 
 std::vector<PageRange> PendingMap::touched_pages() const {

@@ -39,10 +39,15 @@ class PendingMap {
   // Removes every piece whose order number is <= through_order (they are committed). A record of
   // such an order that is inserted later is ignored: the base holds it, or something newer.
   void remove_through(std::uint64_t through_order);
+  // Pieces that still point at a record that was copied (Journal::merge) point at the copy from now
+  // on; all others stay. What does not fit inside the copy stays as well.
+  void repoint(const std::vector<MovedRecord>& moved);
   void clear();
 
   std::uint64_t pieces() const;
   std::uint64_t covered_bytes() const;
+  // About what the pieces would need as journal records, if nothing else were there.
+  std::uint64_t journal_bytes() const;
   // Pages touched by any piece, as ascending, merged page ranges.
   std::vector<PageRange> touched_pages() const;
 

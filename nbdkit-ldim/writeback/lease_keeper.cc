@@ -11,20 +11,28 @@ LeaseKeeper::~LeaseKeeper() { stop(); }
 
 void LeaseKeeper::stop() {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     stop_ = true;
   }
   changed_.notify_all();
   if (thread_.joinable()) thread_.join();
 }
 
-Result<contract::LeaseGrant> LeaseKeeper::ensure() {
+Result<contract::LeaseGrant> LeaseKeeper::acquire(LeaseAsk ask) {
   contract::LeaseRequest request;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (grant_) return *grant_;
+    if (!surrendered_to_.empty() && std::chrono::steady_clock::now() < yield_until_) {
+      Error error = make_error(ErrorCode::kLeaseHeld, "the image was handed to another machine");
+      error.holder = surrendered_to_;
+      return error;
+    }
+    surrendered_to_.clear();
     request = request_;
   }
+  request.hand_off = ask != LeaseAsk::kPlain;
+  request.take_over = ask == LeaseAsk::kTakeOver;
   auto grant = remote_.acquire_lease(request);
   if (!grant.ok() && grant.error().code == ErrorCode::kLeaseHeld) {
     const auto image = remote_.get_image(request.image);
@@ -33,7 +41,7 @@ Result<contract::LeaseGrant> LeaseKeeper::ensure() {
       grant = remote_.acquire_lease(request);
     }
   }
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (!grant.ok()) {
     trouble_ = grant.error().to_string();
     return grant;
@@ -45,22 +53,38 @@ Result<contract::LeaseGrant> LeaseKeeper::ensure() {
 }
 
 void LeaseKeeper::drop() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   grant_.reset();
 }
 
 void LeaseKeeper::retarget(const ImageId& image, const SessionId& session) {
   release();
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   request_.image = image;
   request_.session = session;
+  surrendered_to_.clear();
+}
+
+void LeaseKeeper::surrender(const std::string& to) {
+  constexpr std::chrono::seconds kYield{30};
+  {
+    const MutexLock lock(mutex_);
+    surrendered_to_ = to.empty() ? "another machine" : to;
+    yield_until_ = std::chrono::steady_clock::now() + kYield;
+  }
+  release();
+}
+
+void LeaseKeeper::set_unsent(std::function<std::uint64_t()> unsent) {
+  const MutexLock lock(mutex_);
+  unsent_ = std::move(unsent);
 }
 
 void LeaseKeeper::release() {
   std::optional<contract::LeaseGrant> grant;
   ImageId image;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     grant.swap(grant_);
     image = request_.image;
   }
@@ -68,28 +92,31 @@ void LeaseKeeper::release() {
 }
 
 std::optional<contract::LeaseGrant> LeaseKeeper::held() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return grant_;
 }
 
 std::string LeaseKeeper::trouble() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return trouble_;
 }
 
 void LeaseKeeper::run() {
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   while (!stop_) {
     if (!grant_) {
-      changed_.wait(lock, [&] { return stop_ || grant_.has_value(); });
+      changed_.wait(lock, [&]() DIMS_REQUIRES(mutex_) { return stop_ || grant_.has_value(); });
       continue;
     }
     const auto pause =
         std::max<std::chrono::milliseconds>(grant_->term / 3, std::chrono::milliseconds(50));
-    if (changed_.wait_for(lock, pause, [&] { return stop_ || !grant_; })) continue;
-    const contract::LeaseGrant grant = *grant_;
+    if (changed_.wait_for(lock, pause, [&]() DIMS_REQUIRES(mutex_) { return stop_ || !grant_; }))
+      continue;
+    contract::LeaseGrant grant = *grant_;
     const ImageId image = request_.image;
+    const auto unsent = unsent_;
     lock.unlock();
+    if (unsent) grant.unsent_bytes = unsent();
     const auto renewed = remote_.renew_lease(image, grant);
     lock.lock();
     if (!grant_ || !(grant_->lease == grant.lease)) continue;

@@ -5,11 +5,12 @@
 // kStaleLease. Durable: nothing; the server keeps leases.
 #pragma once
 
-#include <condition_variable>
-#include <mutex>
+#include <chrono>
+#include <functional>
 #include <optional>
 #include <thread>
 
+#include "common/base/mutex.h"
 #include "common/contract/remote.h"
 
 namespace dims::ldim {
@@ -23,13 +24,22 @@ class LeaseKeeper {
 
   // The lease that we hold; acquires it if we hold none. A lease that this machine holds for an
   // earlier session is ours to take: one process at a time serves a cache folder.
-  Result<contract::LeaseGrant> ensure();
+  Result<contract::LeaseGrant> ensure() { return acquire(LeaseAsk::kPlain); }
+  // How insistently another holder is asked: not, to send what it has and release, or not at all
+  // any more (its lease ends, its unsent writes become a branch).
+  enum class LeaseAsk { kPlain, kHandOff, kTakeOver };
+  Result<contract::LeaseGrant> acquire(LeaseAsk ask);
   // Forgets a lease that the server called stale.
   void drop();
   // Another image or session from now on (the old lease is released).
   void retarget(const ImageId& image, const SessionId& session);
   // Gives the lease back, if we hold one. Best effort.
   void release();
+  // Gives it to the machine that asked: released, and not asked for again for a while, so that the
+  // other one gets it.
+  void surrender(const std::string& to);
+  // What each renewal tells those who wait: the bytes that are still to be sent. May be empty.
+  void set_unsent(std::function<std::uint64_t()> unsent);
   void stop();
   std::optional<contract::LeaseGrant> held() const;
   std::string trouble() const;  // last failure to acquire or renew; empty if none
@@ -38,12 +48,15 @@ class LeaseKeeper {
   void run();
 
   contract::Remote& remote_;
-  mutable std::mutex mutex_;
-  std::condition_variable changed_;
-  contract::LeaseRequest request_;
-  std::optional<contract::LeaseGrant> grant_;
-  std::string trouble_;
-  bool stop_ = false;
+  mutable Mutex mutex_;
+  Condition changed_;
+  contract::LeaseRequest request_ DIMS_GUARDED_BY(mutex_);
+  std::optional<contract::LeaseGrant> grant_ DIMS_GUARDED_BY(mutex_);
+  std::string trouble_ DIMS_GUARDED_BY(mutex_);
+  std::string surrendered_to_ DIMS_GUARDED_BY(mutex_);  // empty: to nobody
+  std::chrono::steady_clock::time_point yield_until_ DIMS_GUARDED_BY(mutex_){};
+  std::function<std::uint64_t()> unsent_ DIMS_GUARDED_BY(mutex_);
+  bool stop_ DIMS_GUARDED_BY(mutex_) = false;
   std::thread thread_;
 };
 

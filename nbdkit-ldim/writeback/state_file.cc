@@ -100,18 +100,18 @@ Result<std::optional<LdimState>> StateFile::load() {
         "unsent writes are safe in the journal; see ldim(1), 'When the state file is damaged'");
   }
   DIMS_ASSIGN(LdimState state, decode_state(*opened));
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   current_ = state;
   return std::optional<LdimState>{std::move(state)};
 }
 
 Status StateFile::store(const LdimState& state) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return store_locked(state);
 }
 
 Status StateFile::update(const std::function<void(LdimState&)>& change) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   LdimState state = current_;
   change(state);
   return store_locked(state);
@@ -125,7 +125,7 @@ Status StateFile::store_locked(const LdimState& state) {
 }
 
 LdimState StateFile::current() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return current_;
 }
 

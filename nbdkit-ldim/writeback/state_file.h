@@ -8,11 +8,11 @@
 #pragma once
 
 #include <functional>
-#include <mutex>
 #include <optional>
 #include <string>
 
 #include "common/base/clock.h"
+#include "common/base/mutex.h"
 #include "common/contract/remote.h"
 #include "common/io/file.h"
 
@@ -53,14 +53,14 @@ class StateFile {
   LdimState current() const;
 
  private:
-  Status store_locked(const LdimState& state);
+  Status store_locked(const LdimState& state) DIMS_REQUIRES(mutex_);
   io::FileSystem& fs_;
   std::string path_;
   Secret32 key_;
   Bytes ad_;
   Random& random_;
-  mutable std::mutex mutex_;
-  LdimState current_;
+  mutable Mutex mutex_;
+  LdimState current_ DIMS_GUARDED_BY(mutex_);
 };
 
 }  // namespace dims::ldim

@@ -2,6 +2,9 @@
 
 #include <spdlog/spdlog.h>
 
+#include <array>
+#include <utility>
+
 namespace dims::ldim {
 namespace {
 
@@ -17,9 +20,17 @@ Error stopped_here() {
 
 }  // namespace
 
+// All machines of a server that was away must not come back in step: 75 to 125 %.
+std::chrono::milliseconds WriteBack::jittered(std::chrono::milliseconds pause) {
+  std::array<std::uint8_t, 1> one{};
+  parts_.random.fill(one);
+  return pause * 3 / 4 + pause * one[0] / 512;
+}
+
 WriteBack::WriteBack(const WriteBackParts& parts, const WriteBackOptions& options)
     : parts_(parts), options_(options), domain_key_(parts.key.domain_key()) {
   stats_.committed_epoch = parts_.state.current().committed.epoch;
+  stats_.sent_epoch = stats_.received_epoch = stats_.committed_epoch;
 }
 
 WriteBack::~WriteBack() { stop(); }
@@ -46,16 +57,49 @@ void WriteBack::request() {
   changed_.notify_all();
 }
 
+void WriteBack::hand_over(const std::string& to) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!hand_over_to_.empty()) return;
+    hand_over_to_ = to.empty() ? "another machine" : to;
+    requested_ = true;
+    retry_at_ = std::chrono::nanoseconds(0);
+  }
+  changed_.notify_all();
+}
+
+// What was written before the request is on the server: let the other machine have the lease.
+void WriteBack::finish_hand_over(std::unique_lock<std::mutex>& lock) {
+  const std::string to = std::exchange(hand_over_to_, std::string());
+  hand_over_epoch_.reset();
+  lock.unlock();
+  spdlog::warn("the lease is handed to {}", to);
+  parts_.lease.surrender(to);
+  if (options_.on_handed_over) options_.on_handed_over();
+  lock.lock();
+}
+
 WriteBackStats WriteBack::stats() const {
   const std::lock_guard lock(mutex_);
   return stats_;
 }
 
-Status WriteBack::commit_through(std::uint64_t epoch, std::chrono::milliseconds longest) {
+Status WriteBack::reach(AckPoint point, std::uint64_t epoch, std::chrono::milliseconds longest) {
   request();
   std::unique_lock lock(mutex_);
   const auto give_up = std::chrono::steady_clock::now() + longest;
-  const auto ended = [&] { return stop_ || stats_.committed_epoch >= epoch; };
+  const auto reached = [&] {
+    switch (point) {
+      case AckPoint::kSent:
+        return stats_.sent_epoch >= epoch;
+      case AckPoint::kReceived:
+        return stats_.received_epoch >= epoch;
+      case AckPoint::kCommitted:
+        break;
+    }
+    return stats_.committed_epoch >= epoch;
+  };
+  const auto ended = [&] { return stop_ || reached(); };
   // One request is one commit, and that may have been an older one whose reply was lost: ask until
   // it is ours.
   constexpr std::chrono::milliseconds kAskAgain{250};
@@ -68,7 +112,7 @@ Status WriteBack::commit_through(std::uint64_t epoch, std::chrono::milliseconds 
         ended);
   }
   const bool done = ended();
-  if (stats_.committed_epoch >= epoch) return ok_status();
+  if (reached()) return ok_status();
   if (done) return make_error(ErrorCode::kCancelled, "LDIM is stopping");
   return make_error(ErrorCode::kDeadlineExceeded,
                     "epoch " + std::to_string(epoch) + " is not on the server yet" +
@@ -80,6 +124,7 @@ bool WriteBack::due(bool& asked) {
   const std::chrono::nanoseconds now = parts_.clock.boottime();
   bool seal = false;
   bool commit = false;
+  bool asked_to_go = false;
   {
     const std::lock_guard lock(mutex_);
     // Under the lock: a request that comes later must not be taken for one that this state answers.
@@ -97,8 +142,10 @@ bool WriteBack::due(bool& asked) {
     committed_before_ = stats_.committed_epoch;
     // Space is short: do not wait for the guest's flush, nor for the delay.
     const bool crowded = journal.bytes > journal.limit_bytes / 2;
+    asked_to_go = !hand_over_to_.empty() && !hand_over_epoch_;
     seal = journal.open_epoch_records != 0 &&
-           (now - oldest_unsealed_ >= options_.seal_after || crowded);
+           (now - oldest_unsealed_ >= options_.seal_after || crowded || asked_to_go);
+
     if (unsent && now >= retry_at_) {
       switch (options_.policy) {
         case WriteBackPolicy::kEager:
@@ -110,7 +157,8 @@ bool WriteBack::due(bool& asked) {
         case WriteBackPolicy::kManual:
           break;
       }
-      commit = commit || requested_ || (crowded && options_.policy != WriteBackPolicy::kManual);
+      commit = commit || requested_ || !hand_over_to_.empty() ||
+               (crowded && options_.policy != WriteBackPolicy::kManual);
     }
     // What is committed now answers all requests up to here; a failure asks again (run()).
     asked = commit && requested_;
@@ -119,6 +167,10 @@ bool WriteBack::due(bool& asked) {
   if (seal) {
     const auto sealed = parts_.journal.flush();
     if (!sealed.ok()) spdlog::error("cannot seal the open epoch: {}", sealed.error().to_string());
+  }
+  if (asked_to_go) {
+    const std::lock_guard lock(mutex_);
+    hand_over_epoch_ = parts_.journal.synced().epoch;
   }
   return commit;
 }
@@ -130,7 +182,11 @@ void WriteBack::run() {
     if (stop_) return;
     lock.unlock();
     bool asked = false;
-    if (due(asked)) {
+    const bool commit = due(asked);
+    lock.lock();
+    if (hand_over_epoch_ && stats_.committed_epoch >= *hand_over_epoch_) finish_hand_over(lock);
+    lock.unlock();
+    if (commit) {
       const auto committed = run_once();
       lock.lock();
       if (committed.ok()) {
@@ -141,7 +197,7 @@ void WriteBack::run() {
           spdlog::warn("write-back waits: {}", committed.error().to_string());
         stats_.trouble = committed.error().to_string();
         retry_pause_ = std::min(std::max(retry_pause_ * 2, kFirstRetry), kLongestRetry);
-        retry_at_ = parts_.clock.boottime() + retry_pause_;
+        retry_at_ = parts_.clock.boottime() + jittered(retry_pause_);
         requested_ = requested_ || asked;
       }
       changed_.notify_all();
@@ -156,7 +212,9 @@ void WriteBack::run() {
 
 Result<bool> WriteBack::run_once() {
   const std::lock_guard work(work_mutex_);
-  const CommitId through = parts_.journal.synced();
+  // What is being sent is a group of its own: nothing newer is merged with it meanwhile.
+  const HeldCommit held = parts_.journal.hold();
+  const CommitId& through = held.through;
   {
     const std::lock_guard lock(mutex_);
     if (through.epoch <= stats_.committed_epoch) return false;
@@ -201,6 +259,9 @@ Result<bool> WriteBack::attempt(const CommitId& through) {
   if (!lease.ok()) {
     // Another machine has the image now. If it has committed, our epochs are the loser's.
     if (lease.error().code == ErrorCode::kLeaseHeld) return resolve_foreign_head(lease.error());
+    // Somebody has removed the branch while we were away: what we hold needs another one.
+    if (lease.error().code == ErrorCode::kNotFound && !(state.image == state.home_image))
+      return leave_branch(lease.error());
     return lease.error();
   }
   const auto records = parts_.journal.records(state.committed.epoch, through.epoch);
@@ -227,7 +288,9 @@ Result<bool> WriteBack::attempt(const CommitId& through) {
     stats_.chunks += built.chunks;
     stats_.chunks_sent += counts.sent;
     stats_.bytes_sent += counts.sent_bytes;
+    stats_.sent_epoch = std::max(stats_.sent_epoch, through.epoch);
   }
+  changed_.notify_all();
   if (!step(CommitStep::kUploaded)) return stopped_here();
 
   if (done.root == parts_.reader.tree().shape().root && !state.base.is_zero()) {
@@ -243,6 +306,7 @@ Result<bool> WriteBack::attempt(const CommitId& through) {
   order.token = lease->token;
   order.parent = state.base;
   order.record = make_record(state, done.root, through);
+  parts_.journal.offer(through.epoch);  // the reply may get lost
   const auto answer = parts_.remote.commit(order);
   if (!answer.ok()) {
     const Error& error = answer.error();
@@ -257,6 +321,11 @@ Result<bool> WriteBack::attempt(const CommitId& through) {
         ErrorCode::kMissingObjects,
         "the server lacks " + std::to_string(answer->missing.size()) + " objects of the commit");
   }
+  {
+    const std::lock_guard lock(mutex_);
+    stats_.received_epoch = std::max(stats_.received_epoch, through.epoch);
+  }
+  changed_.notify_all();
   if (!step(CommitStep::kCommitted)) return stopped_here();
   done.version = answer->version;
   done.record = std::move(order.record);
@@ -303,103 +372,10 @@ Status WriteBack::finish(Committed done) {
   {
     const std::lock_guard lock(mutex_);
     stats_.committed_epoch = done.through.epoch;
+    stats_.received_epoch = std::max(stats_.received_epoch, done.through.epoch);
+    stats_.sent_epoch = std::max(stats_.sent_epoch, done.through.epoch);
   }
   changed_.notify_all();
-  return ok_status();
-}
-
-Result<bool> WriteBack::resolve_foreign_head(const Error& refused) {
-  const LdimState state = parts_.state.current();
-  DIMS_ASSIGN(const contract::ImageInfo image, parts_.remote.get_image(state.image));
-  const VersionId head = image.head.is_zero() ? image.origin : image.head;
-  // Nobody has committed: when the lease is free again we go on.
-  if (head == state.base && refused.code == ErrorCode::kLeaseHeld) return refused;
-  DIMS_ASSIGN(const contract::VersionInfo newest, parts_.remote.get_version(state.image, head, 0));
-  // Our own commit whose reply was lost? Only the newest version may be: what stands above it is
-  // foreign.
-  const auto ours = parts_.journal.commit_id(newest.record.commit.epoch);
-  if (newest.record.commit.journal == parts_.journal.id() && ours &&
-      ours->digest == newest.record.commit.digest) {
-    DIMS_TRY(adopt(newest));
-    return true;
-  }
-  DIMS_TRY(make_branch());
-  // The next attempt commits there.
-  return make_error(ErrorCode::kConflict,
-                    "another machine has written to the image; unsent writes go to " +
-                        parts_.state.current().branch_name);
-}
-
-Status WriteBack::adopt(const contract::VersionInfo& version) {
-  const LdimState state = parts_.state.current();
-  const std::uint64_t epoch = version.record.commit.epoch;
-  Committed done;
-  PendingMap touched;
-  for (const JournalRecord& record : parts_.journal.records(state.committed.epoch, epoch)) {
-    touched.insert(record);
-    done.last_order = std::max(done.last_order, record.order);
-  }
-  done.touched = touched.touched_pages();
-  DIMS_ASSIGN(done.root, format::open_root(version.record, parts_.key.image_key(state.image)));
-  const auto id = parts_.journal.commit_id(epoch);
-  if (!id)
-    return make_error(ErrorCode::kInternal, "no commit id for epoch " + std::to_string(epoch));
-  done.through = *id;
-  done.version = version.id;
-  done.record = version.record_bytes;
-  DIMS_TRY(finish(std::move(done)));
-  spdlog::info("version {} was our own commit whose reply had been lost", version.record.sequence);
-  const std::lock_guard lock(mutex_);
-  ++stats_.adopted;
-  return ok_status();
-}
-
-Status WriteBack::make_branch() {
-  const LdimState state = parts_.state.current();
-  DIMS_ASSIGN(const contract::ImageInfo home, parts_.remote.get_image(state.home_image));
-  std::uint64_t base_sequence = 0;
-  if (!state.base_record.empty()) {
-    DIMS_ASSIGN(const auto base, format::decode_version(state.base_record, false));
-    base_sequence = base.sequence;
-  }
-  contract::ImageInfo branch;
-  branch.image_bytes = state.image_bytes;
-  branch.tree = state.tree;
-  branch.domain = parts_.key.domain;
-  branch.origin = state.base;
-  branch.conflict_of = home.name;
-  // The id is recorded before it is used: after a lost reply or a crash the same branch is asked
-  // for again.
-  branch.id = state.planned_branch.is_zero() ? parts_.random.id<ImageId>() : state.planned_branch;
-  branch.key_check = parts_.key.key_check(branch.id);
-  const std::string stem =
-      home.name + ".conflict-" + options_.machine_name + "-" + std::to_string(base_sequence);
-  branch.name = state.planned_name.empty() ? stem : state.planned_name;
-  constexpr int kMaxNames = 1000;
-  Status made = make_error(ErrorCode::kInternal, "no name tried");
-  for (int suffix = 2; suffix <= kMaxNames; ++suffix) {
-    DIMS_TRY(parts_.state.update([&](LdimState& s) {
-      s.planned_branch = branch.id;
-      s.planned_name = branch.name;
-    }));
-    const auto answer = parts_.remote.create_image(branch);
-    made = answer.ok() ? ok_status() : Status(answer.error());
-    if (made.ok() || made.error().code != ErrorCode::kAlreadyExists) break;
-    branch.name = stem + "-" + std::to_string(suffix);
-  }
-  DIMS_TRY(made);
-  DIMS_TRY(parts_.state.update([&](LdimState& s) {
-    s.image = branch.id;
-    s.branch_name = branch.name;
-    s.planned_branch = ImageId{};
-    s.planned_name.clear();
-  }));
-  parts_.fetcher.set_image(branch.id);
-  parts_.lease.retarget(branch.id, state.session);
-  spdlog::warn("another machine has written to {}: this session goes on as {}", home.name,
-               branch.name);
-  const std::lock_guard lock(mutex_);
-  ++stats_.conflicts;
   return ok_status();
 }
 

@@ -16,6 +16,7 @@
 #include <condition_variable>
 #include <functional>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 
@@ -29,6 +30,13 @@
 namespace dims::ldim {
 
 enum class WriteBackPolicy { kEager, kManual, kDelay };
+
+// How far an epoch has come; what each promises: docs/durability.md.
+enum class AckPoint {
+  kSent,      // the server has answered for every object of it
+  kReceived,  // the server's head holds it
+  kCommitted  // and this machine has recorded that
+};
 
 // Steps of one commit, in order; tests stop at each (see WriteBackOptions::at_step).
 enum class CommitStep {
@@ -49,12 +57,15 @@ struct WriteBackOptions {
   bool compress = true;
   std::string machine_name;
   std::function<bool(CommitStep)> at_step;  // tests: false = stop as a crash would
+  std::function<void()> on_handed_over;     // the lease was given to the machine that asked
 };
 
 struct WriteBackStats {
   std::uint64_t commits = 0;
   std::uint64_t conflicts = 0;  // branches made
   std::uint64_t adopted = 0;    // own commits whose reply had been lost
+  std::uint64_t sent_epoch = 0;
+  std::uint64_t received_epoch = 0;
   std::uint64_t committed_epoch = 0;
   std::uint64_t pages = 0;
   std::uint64_t chunks = 0;
@@ -90,11 +101,24 @@ class WriteBack {
   // Asks for a commit of everything synced so far, whatever the policy says.
   void request();
   // Waits until `epoch` is committed. kCancelled when stopped, kDeadlineExceeded after `longest`.
-  Status commit_through(std::uint64_t epoch, std::chrono::milliseconds longest);
+  Status commit_through(std::uint64_t epoch, std::chrono::milliseconds longest) {
+    return reach(AckPoint::kCommitted, epoch, longest);
+  }
+  Status reach(AckPoint point, std::uint64_t epoch, std::chrono::milliseconds longest);
+  // Another machine asks for the image: sends all that was written up to now, whatever the policy
+  // says, and gives the lease back. Returns at once.
+  void hand_over(const std::string& to);
   // While the lock is held no commit is under way: for a session that moves its base.
   std::unique_lock<std::mutex> hold() { return std::unique_lock(work_mutex_); }
   // One attempt on the calling thread (start-up, tests); true if something was committed.
   Result<bool> run_once();
+  // From now on commits go to a new conflict branch that stands on the base.
+  Status branch_off();
+  // For a server that does not know the base (restored from an older copy): stores the base's whole
+  // content and all sealed epochs as a conflict branch that stands on the server's head, from what
+  // this machine holds. kNotFound: some of it is neither here nor there; nothing was changed.
+  // Called under hold().
+  Status rescue();
   WriteBackStats stats() const;
 
  private:
@@ -105,6 +129,13 @@ class WriteBack {
   Result<bool> resolve_foreign_head(const Error& refused);
   Status adopt(const contract::VersionInfo& version);
   Status make_branch();
+  // The id and the first free name, both recorded before they are used.
+  Result<contract::ImageInfo> create_branch(const contract::ImageInfo& home,
+                                            const VersionId& origin, std::uint64_t sequence);
+  Error leave_branch(const Error& gone);
+  Status enter_branch(const contract::ImageInfo& branch);
+  void finish_hand_over(std::unique_lock<std::mutex>& lock);
+  std::chrono::milliseconds jittered(std::chrono::milliseconds pause);
   struct Committed {
     CommitId through;
     VersionId version;
@@ -126,7 +157,9 @@ class WriteBack {
   std::condition_variable changed_;
   bool stop_ = false;
   bool requested_ = false;
-  std::chrono::nanoseconds oldest_unsent_{0};  // 0: nothing unsent
+  std::string hand_over_to_;                      // who asked; empty: nobody
+  std::optional<std::uint64_t> hand_over_epoch_;  // what must be committed before, once known
+  std::chrono::nanoseconds oldest_unsent_{0};     // 0: nothing unsent
   std::chrono::nanoseconds oldest_unsealed_{0};
   std::uint64_t sealed_before_ = 0;     // as due() saw them last: a guest that never rests must not
   std::uint64_t committed_before_ = 0;  // make an epoch look older than it is

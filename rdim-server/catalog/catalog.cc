@@ -69,6 +69,7 @@ contract::HolderInfo Catalog::holder_of(const LiveImage& image) {
   holder.machine = image.record.lease.machine;
   holder.machine_name = image.record.lease.machine_name;
   holder.session = image.record.lease.session;
+  holder.unsent_bytes = image.unsent_bytes;
   const auto left = image.lease_ends - clock_.boottime();
   if (left.count() > 0) {
     // Rounded up: 0 means expired.

@@ -20,13 +20,16 @@
 #include "common/contract/ref_store.h"
 #include "rdim-server/catalog/events.h"
 #include "rdim-server/catalog/records.h"
+#include "rdim-server/catalog/retention.h"
 #include "rdim-server/catalog/tree_diff.h"
+#include "rdim-server/catalog/version_gate.h"
 
 namespace dims::catalog {
 
 struct CatalogOptions {
   std::chrono::nanoseconds lease_term = std::chrono::seconds(60);
   std::size_t missing_max = 4096;  // keys that one answer names
+  RetentionPolicy retention;       // of images without one of their own
 };
 
 // What a call wants with the objects that it names; access is checked on the image (accounts come
@@ -59,6 +62,13 @@ class Catalog {
   Result<std::unique_ptr<TreeDiff>> diff(const ImageId& image, const VersionId& old_version,
                                          const VersionId& new_version);
 
+  // retention_of is the server's where an image has none of its own.
+  Result<RetentionPolicy> retention_of(const ImageId& image);
+  // nullopt: the server's again.
+  Status set_retention(const ImageId& image, const std::optional<RetentionPolicy>& policy);
+  // True: its record is known, its data was let go.
+  Result<bool> is_gone(const VersionId& version);
+
   // sessions.cc. kOtherHistory for a base that this server does not know.
   Result<contract::SessionAnswer> open_session(const contract::SessionRequest& request);
   Status close_session(const ImageId& image, const SessionId& session);
@@ -83,11 +93,14 @@ class Catalog {
   std::chrono::nanoseconds lease_term() const { return options_.lease_term; }
 
  private:
+  friend class RootWalk;
+  friend class Check;
   struct LiveImage {
     std::mutex mutex;
     ImageRecord record;
     std::uint64_t revision = 0;
     std::chrono::nanoseconds lease_ends{0};  // boottime
+    std::uint64_t unsent_bytes = 0;          // as the holder told at its last renewal
     bool removed = false;
   };
   using ImagePtr = std::shared_ptr<LiveImage>;
@@ -118,6 +131,10 @@ class Catalog {
 
   Result<StoredVersion> load_version(const VersionId& id);
   Result<ObjectKey> root_of(const VersionId& version);
+  // While the hold lives no collection lets the version go. kNotFound if one has.
+  Result<VersionGate::Hold> hold_version(const VersionId& version);
+  Status mark_gone(const VersionId& version);
+  Status forget_gone(const VersionId& version);
   Status store_version(const VersionId& id, ByteView record);
   Status claim_name(const std::string& name, const ImageId& id);
 
@@ -128,6 +145,7 @@ class Catalog {
   Random& random_;
   const CatalogOptions options_;
   EventHub events_;
+  VersionGate gate_;
 
   std::mutex naming_mutex_;  // creating and removing; taken before every other
   std::shared_mutex table_mutex_;

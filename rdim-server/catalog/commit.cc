@@ -79,6 +79,8 @@ Result<CommitAnswer> Catalog::commit(const contract::CommitOrder& order) {
   DIMS_ASSIGN(const VersionRecord record, format::decode_version(order.record));
   const VersionId id = format::version_id(order.record);
   DIMS_ASSIGN(const ImagePtr image, live(order.image));
+  // A collection knows of it from before the first look at the store until the answer.
+  const VersionGate::Flight flight(gate_, id, record.root);
   ImageRecord seen;
   {
     std::lock_guard lock(image->mutex);

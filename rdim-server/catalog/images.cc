@@ -56,6 +56,9 @@ Result<contract::ImageInfo> Catalog::create_image(const contract::ImageInfo& ask
   record.origin = asked.origin;
   record.conflict_of = asked.conflict_of;
   record.created_unix_ns = static_cast<std::uint64_t>(clock_.wall().count());
+  // Until the branch is durable no collection lets its origin go.
+  const auto hold = hold_version(asked.origin);
+  if (!hold.ok()) return hold.error();
   if (!asked.origin.is_zero()) {
     const auto origin = load_version(asked.origin);
     if (!origin.ok()) return origin.error().with_context("the origin of '" + asked.name + "'");
@@ -159,6 +162,8 @@ Status Catalog::remove_image(const ImageId& id) {
   // What follows is tidying: a name without an image is free, a session without one pins nothing.
   DIMS_ASSIGN(const auto entry, refs_.get(name_key(name)));
   if (entry) DIMS_TRY(refs_.remove(name_key(name), entry->revision));
+  DIMS_ASSIGN(const auto retention, refs_.get(retention_key(id)));
+  if (retention) DIMS_TRY(refs_.remove(retention_key(id), retention->revision));
   for (;;) {
     DIMS_ASSIGN(const auto sessions, refs_.list(session_prefix(id), "", 256));
     if (sessions.empty()) return ok_status();

@@ -25,7 +25,8 @@ Error Catalog::held_error(const LiveImage& image) {
   const auto left = seconds_text(holder_of(image).expires_in);
   Error error = make_error(
       ErrorCode::kLeaseHeld, "image '" + image.record.name + "' is in use",
-      "end the session there ('ldim session end'), wait until its lease ends, or take it over");
+      "end the session there ('ldim session end'), wait until its lease ends, ask for it with "
+      "lease=hand-off, or take it with lease=take-over");
   error.holder = machine_text(image.record.lease) + ", for " + left + " more";
   return error;
 }
@@ -60,6 +61,7 @@ Result<contract::LeaseGrant> Catalog::acquire_lease(const contract::LeaseRequest
   }
   ServerEvent event;
   event.image = request.image;
+  event.hand_off = request.hand_off;
   event.who = contract::HolderInfo{request.machine, request.machine_name, request.session, term};
   if (lease_is_live(*image) && !request.take_over) {
     event.kind = ServerEvent::Kind::kLeaseRequested;
@@ -72,6 +74,7 @@ Result<contract::LeaseGrant> Catalog::acquire_lease(const contract::LeaseRequest
   ++next.token;
   DIMS_TRY(save(*image, std::move(next)));
   image->lease_ends = clock_.boottime() + options_.lease_term;
+  image->unsent_bytes = 0;
   if (former.held()) {
     event.kind = ServerEvent::Kind::kLeaseLost;
     events_.announce(event, former.session);
@@ -84,6 +87,7 @@ Result<contract::LeaseGrant> Catalog::renew_lease(const ImageId& id,
   DIMS_ASSIGN(const ImagePtr image, live(id));
   std::lock_guard lock(image->mutex);
   DIMS_TRY(check_lease(*image, lease.lease, lease.token, true));
+  image->unsent_bytes = lease.unsent_bytes;
   image->lease_ends = clock_.boottime() + options_.lease_term;
   return contract::LeaseGrant{
       lease.lease, lease.token,

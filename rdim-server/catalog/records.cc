@@ -143,7 +143,9 @@ std::string session_prefix(const ImageId& image) { return "session/" + image.hex
 std::string session_key(const ImageId& image, const SessionId& session) {
   return session_prefix(image) + session.hex();
 }
-std::string version_key(const VersionId& id) { return "version/" + id.hex(); }
+std::string version_key(const VersionId& id) { return kVersionPrefix + id.hex(); }
+std::string gone_key(const VersionId& id) { return "gone/" + id.hex(); }
+std::string retention_key(const ImageId& image) { return "retention/" + image.hex(); }
 
 Status check_image_name(const std::string& name) {
   bool good = !name.empty() && name.size() <= kNameMax && name.front() != '/' &&

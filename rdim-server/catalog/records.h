@@ -5,6 +5,8 @@
 //   name/<name>           image id
 //   session/<id>/<id>     SessionRecord, by image and session
 //   version/<id>          the version record's bytes, never changed
+//   gone/<id>             a version whose data was let go; when, nanoseconds since 1970
+//   retention/<id>        of an image, if it has one of its own (retention.h)
 //
 // Threads: values. Errors: kCorrupt naming the record, kUnsupported for a format of the future.
 #pragma once
@@ -73,6 +75,9 @@ std::string name_key(const std::string& name);
 std::string session_key(const ImageId& image, const SessionId& session);
 std::string session_prefix(const ImageId& image);
 std::string version_key(const VersionId& id);
+inline constexpr const char* kVersionPrefix = "version/";
+std::string gone_key(const VersionId& id);
+std::string retention_key(const ImageId& image);
 
 // 1 to 128 of [A-Za-z0-9._-] and "/" between parts; no part is empty or begins with a dot.
 Status check_image_name(const std::string& name);

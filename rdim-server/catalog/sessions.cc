@@ -33,6 +33,9 @@ Result<contract::SessionAnswer> Catalog::open_session(const contract::SessionReq
   record.base = request.base.is_zero() ? image->record.head : request.base;
   record.journal = request.journal;
   record.opened_unix_ns = static_cast<std::uint64_t>(clock_.wall().count());
+  // Until the pin is durable no collection lets the base go.
+  const auto hold = hold_version(record.base);
+  if (!hold.ok()) return hold.error();
   if (!request.base.is_zero()) {
     const auto base = load_version(request.base);
     if (!base.ok() && base.error().code == ErrorCode::kNotFound) {

@@ -19,11 +19,14 @@ class PresenceVisitor : public TreeVisitor {
       note_missing(key);
       return ok_status();
     }
+    DIMS_ASSIGN(const std::vector<bool> still, store_.touch_present(std::span(&key, 1)));
+    if (!still.front()) note_missing(key);
     for (const ObjectKey& child : head->children) {
       if (!child.id.is_zero() && !allowed_(child.domain)) found.foreign_domain = child.domain;
     }
     if (head->kind != format::ObjectKind::kLeaf || head->children.empty()) return ok_status();
-    DIMS_ASSIGN(const std::vector<bool> present, store_.has(head->children));
+    // Touched in the same step: a sweep that comes between this look and the commit spares them.
+    DIMS_ASSIGN(const std::vector<bool> present, store_.touch_present(head->children));
     for (std::size_t i = 0; i < present.size(); ++i) {
       if (!present[i] && !head->children[i].id.is_zero()) note_missing(head->children[i]);
     }

@@ -1,3 +1,4 @@
+#include "common/base/wire.h"
 #include "rdim-server/catalog/catalog.h"
 
 namespace dims::catalog {
@@ -29,6 +30,53 @@ Result<ObjectKey> Catalog::root_of(const VersionId& version) {
   if (version.is_zero()) return ObjectKey{};
   DIMS_ASSIGN(const StoredVersion stored, load_version(version));
   return stored.record.root;
+}
+
+Result<bool> Catalog::is_gone(const VersionId& version) {
+  DIMS_ASSIGN(const auto row, refs_.get(gone_key(version)));
+  return row.has_value();
+}
+
+Result<VersionGate::Hold> Catalog::hold_version(const VersionId& version) {
+  VersionGate::Hold hold = gate_.hold(version);
+  if (version.is_zero()) return hold;
+  DIMS_ASSIGN(const bool gone, is_gone(version));
+  if (!gone) return hold;
+  return make_error(
+      ErrorCode::kNotFound,
+      "the data of version " + version.short_hex() + " was let go, as its image's retention says",
+      "see 'rdim version ls' for those that are kept");
+}
+
+Status Catalog::mark_gone(const VersionId& version) {
+  Bytes when;
+  Writer(when).u64(static_cast<std::uint64_t>(clock_.wall().count()));
+  const auto put = refs_.put(gone_key(version), when, 0);
+  if (put.ok() || put.error().code == ErrorCode::kConflict) return ok_status();
+  return put.error();
+}
+
+Status Catalog::forget_gone(const VersionId& version) {
+  const std::string key = gone_key(version);
+  DIMS_ASSIGN(const auto row, refs_.get(key));
+  return row ? refs_.remove(key, row->revision) : ok_status();
+}
+
+Result<RetentionPolicy> Catalog::retention_of(const ImageId& image) {
+  DIMS_ASSIGN(const auto row, refs_.get(retention_key(image)));
+  return row ? decode_retention(row->value) : options_.retention;
+}
+
+Status Catalog::set_retention(const ImageId& image, const std::optional<RetentionPolicy>& policy) {
+  const auto found = live(image);
+  if (!found.ok()) return found.error();
+  std::lock_guard lock((*found)->mutex);
+  if ((*found)->removed) return make_error(ErrorCode::kNotFound, "the image was removed");
+  const std::string key = retention_key(image);
+  DIMS_ASSIGN(const auto row, refs_.get(key));
+  if (!policy) return row ? refs_.remove(key, row->revision) : ok_status();
+  DIMS_TRY(refs_.put(key, encode_retention(*policy), row ? row->revision : 0));
+  return ok_status();
 }
 
 Result<contract::VersionInfo> Catalog::get_version(const ImageId& id, const VersionId& version,
@@ -65,6 +113,8 @@ Result<std::unique_ptr<TreeDiff>> Catalog::diff(const ImageId& image, const Vers
     if (error.code == ErrorCode::kNotFound) error.code = ErrorCode::kOtherHistory;
     return error;
   }
+  DIMS_ASSIGN(const bool gone, is_gone(new_version));
+  if (gone) return hold_version(new_version).error();
   DIMS_TRY(check_access(
       image, new_root->id.is_zero() ? std::span<const ObjectKey>() : std::span(&*new_root, 1),
       Access::kRead));

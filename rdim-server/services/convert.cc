@@ -8,6 +8,7 @@ void holder_to_proto(const contract::HolderInfo& holder, v1::LeaseHolder* out) {
   out->set_machine_name(holder.machine_name);
   out->set_session(to_field(holder.session));
   out->set_expires_in_ms(static_cast<std::uint64_t>(holder.expires_in.count()));
+  out->set_unsent_bytes(holder.unsent_bytes);
 }
 
 v1::Event::Kind kind_of(contract::ServerEvent::Kind kind) {
@@ -96,6 +97,7 @@ void to_proto(const contract::ServerEvent& event, v1::Event* out) {
   out->set_version(to_field(event.version));
   out->set_sequence(event.sequence);
   if (event.who) holder_to_proto(*event.who, out->mutable_who());
+  out->set_hand_off(event.hand_off);
 }
 
 Result<contract::ImageInfo> from_proto(const v1::CreateImageRequest& request) {
@@ -135,6 +137,7 @@ Result<contract::LeaseRequest> from_proto(const v1::AcquireLeaseRequest& request
   DIMS_TRY(take_id(request.machine(), "machine id", out.machine));
   out.machine_name = request.machine_name();
   out.take_over = request.take_over();
+  out.hand_off = request.hand_off();
   return out;
 }
 

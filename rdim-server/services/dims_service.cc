@@ -212,7 +212,8 @@ DimsService::Unary* DimsService::RenewLease(Context* context, const v1::RenewLea
   return run(context, [this, request, reply]() -> Status {
     ImageId image;
     DIMS_TRY(take_id(request->image(), "image id", image));
-    DIMS_ASSIGN(const contract::LeaseGrant held, lease_of(request->lease(), request->token()));
+    DIMS_ASSIGN(contract::LeaseGrant held, lease_of(request->lease(), request->token()));
+    held.unsent_bytes = request->unsent_bytes();
     DIMS_ASSIGN(const contract::LeaseGrant lease, context_.catalog.renew_lease(image, held));
     to_proto(lease, reply);
     return ok_status();

@@ -10,7 +10,8 @@ Result<std::vector<bool>> has(ServiceContext& context, const v1::HasRequest& req
   DIMS_TRY(take_id(request.image(), "image id", image));
   DIMS_ASSIGN(const auto keys, keys_of(request.keys(), context.limits.objects_per_request_max));
   DIMS_TRY(context.catalog.check_access(image, keys, catalog::Access::kWrite));
-  return context.objects.has(keys);
+  // Whoever is told "present" does not send it: no sweep may take it before his commit.
+  return context.objects.touch_present(keys);
 }
 
 Result<std::vector<contract::PutOutcome>> put(ServiceContext& context,

@@ -10,18 +10,26 @@ std::uint64_t MemoryObjectStore::now_s() {
       std::chrono::duration_cast<std::chrono::seconds>(clock_.wall()).count());
 }
 
+void MemoryObjectStore::renew(MetaRow& row) {
+  const bool old = row.touched_s + kTouchStepSeconds <= now_s();
+  if (old || row.touched_s < touch_floor_s_) row.touched_s = std::max(now_s(), touch_floor_s_);
+}
+
 Result<std::vector<PutOutcome>> MemoryObjectStore::put(std::span<const PutItem> items) {
-  DIMS_TRY(check_objects(items, now_s()));
+  DIMS_ASSIGN(const std::vector<MetaRow> rows, check_objects(items, now_s()));
   std::lock_guard lock(mutex_);
   std::vector<PutOutcome> outcomes;
-  for (const PutItem& item : items) {
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    const PutItem& item = items[i];
     const auto found = entries_.find(item.key);
     if (found != entries_.end() && !found->second.damaged) {
-      found->second.touched_s = now_s();
+      renew(found->second.row);
       outcomes.push_back(PutOutcome::kPresent);
       continue;
     }
-    entries_[item.key] = {Bytes(item.object.begin(), item.object.end()), now_s(), false};
+    Entry& entry = entries_[item.key];
+    entry = {Bytes(item.object.begin(), item.object.end()), rows[i], false};
+    entry.row.touched_s = std::max(now_s(), touch_floor_s_);
     outcomes.push_back(PutOutcome::kStored);
   }
   return outcomes;
@@ -58,9 +66,78 @@ Status MemoryObjectStore::touch(std::span<const ObjectKey> keys) {
   std::lock_guard lock(mutex_);
   for (const ObjectKey& key : keys) {
     const auto found = entries_.find(key);
-    if (found != entries_.end()) found->second.touched_s = now_s();
+    if (found != entries_.end()) renew(found->second.row);
   }
   return ok_status();
+}
+
+Result<std::vector<bool>> MemoryObjectStore::touch_present(std::span<const ObjectKey> keys) {
+  std::lock_guard lock(mutex_);
+  std::vector<bool> out;
+  for (const ObjectKey& key : keys) {
+    const auto found = entries_.find(key);
+    out.push_back(found != entries_.end() && !found->second.damaged);
+    if (out.back()) renew(found->second.row);
+  }
+  return out;
+}
+
+void MemoryObjectStore::set_touch_floor(std::uint64_t seconds) {
+  std::lock_guard lock(mutex_);
+  touch_floor_s_ = std::max(touch_floor_s_, seconds);
+}
+
+Result<std::vector<contract::ObjectRow>> MemoryObjectStore::list_rows(
+    const std::optional<ObjectKey>& after, std::size_t limit) {
+  std::lock_guard lock(mutex_);
+  std::vector<contract::ObjectRow> out;
+  auto it = after ? entries_.upper_bound(*after) : entries_.begin();
+  for (; it != entries_.end() && out.size() < limit; ++it) {
+    if (!it->second.damaged) out.push_back(object_row(it->first, it->second.row));
+  }
+  return out;
+}
+
+Result<std::vector<contract::RemoveOutcome>> MemoryObjectStore::remove_untouched(
+    std::span<const ObjectKey> keys, std::uint64_t touched_before_s) {
+  std::lock_guard lock(mutex_);
+  std::vector<contract::RemoveOutcome> out;
+  for (const ObjectKey& key : keys) {
+    const auto found = entries_.find(key);
+    if (found == entries_.end()) {
+      out.push_back(contract::RemoveOutcome::kAbsent);
+    } else if (found->second.row.touched_s >= touched_before_s) {
+      out.push_back(contract::RemoveOutcome::kTouched);
+    } else {
+      entries_.erase(found);
+      out.push_back(contract::RemoveOutcome::kRemoved);
+    }
+  }
+  return out;
+}
+
+Result<contract::AuditPage> MemoryObjectStore::audit(const std::optional<ObjectKey>& after,
+                                                     std::size_t limit, std::uint64_t bytes_max,
+                                                     bool mend) {
+  std::lock_guard lock(mutex_);
+  contract::AuditPage page;
+  auto it = after ? entries_.upper_bound(*after) : entries_.begin();
+  while (it != entries_.end() && page.objects < limit && page.bytes < bytes_max) {
+    page.last = it->first;
+    ++page.objects;
+    page.bytes += it->second.object.size();
+    auto finding = audit_object(it->first, it->second.row, it->second.object);
+    const bool stray = it->second.damaged;
+    if (stray) {
+      finding = contract::StoreFinding{contract::StoreFinding::Kind::kStrayBytes, it->first,
+                                       "bytes of a damaged object", false};
+    }
+    if (finding) finding->mended = mend;
+    if (finding) page.findings.push_back(*finding);
+    it = finding && mend ? entries_.erase(it) : std::next(it);
+  }
+  if (it == entries_.end()) page.last.reset();
+  return page;
 }
 
 Status MemoryObjectStore::remove(const ObjectKey& key) {

@@ -27,6 +27,15 @@ class MemoryObjectStore : public contract::ObjectStore {
                                       std::size_t limit) override;
   Status barrier() override { return ok_status(); }
   Result<contract::StoreInfo> info() override;
+  Result<std::vector<bool>> touch_present(std::span<const ObjectKey> keys) override;
+  Result<std::vector<contract::ObjectRow>> list_rows(const std::optional<ObjectKey>& after,
+                                                     std::size_t limit) override;
+  void set_touch_floor(std::uint64_t seconds) override;
+  Result<std::vector<contract::RemoveOutcome>> remove_untouched(
+      std::span<const ObjectKey> keys, std::uint64_t touched_before_s) override;
+  Status reclaim(const std::function<bool()>& /*cancelled*/) override { return ok_status(); }
+  Result<contract::AuditPage> audit(const std::optional<ObjectKey>& after, std::size_t limit,
+                                    std::uint64_t bytes_max, bool mend) override;
 
   // For tests: flips a bit of what is stored.
   void damage(const ObjectKey& key);
@@ -34,15 +43,17 @@ class MemoryObjectStore : public contract::ObjectStore {
  private:
   struct Entry {
     Bytes object;
-    std::uint64_t touched_s = 0;
+    MetaRow row;
     bool damaged = false;  // found so: counts as absent
   };
   std::uint64_t now_s();
+  void renew(MetaRow& row);
   Result<Bytes> get_one(const ObjectKey& key);
 
   Clock& clock_;
   std::mutex mutex_;
   std::map<ObjectKey, Entry> entries_;
+  std::uint64_t touch_floor_s_ = 0;
 };
 
 class MemoryRefStore : public contract::RefStore {

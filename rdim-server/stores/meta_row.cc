@@ -75,6 +75,29 @@ Result<std::vector<MetaRow>> check_objects(std::span<const contract::ObjectStore
   return rows;
 }
 
+contract::ObjectRow object_row(const ObjectKey& key, const MetaRow& row) {
+  return {key, row.kind, row.level, row.object_bytes, row.touched_s};
+}
+
+std::optional<contract::StoreFinding> audit_object(const ObjectKey& key, const MetaRow& row,
+                                                   ByteView object) {
+  using Kind = contract::StoreFinding::Kind;
+  contract::StoreFinding finding;
+  finding.key = key;
+  const auto head = format::parse_head(object);
+  if (!(format::object_id(object) == key.id) || !head.ok() || !(head->domain == key.domain)) {
+    finding.kind = Kind::kDamagedObject;
+    finding.what = "its bytes do not have its id";
+    return finding;
+  }
+  if (head->kind != row.kind || head->level != row.level || row.object_bytes != object.size()) {
+    finding.kind = Kind::kWrongRow;
+    finding.what = "its row says another kind, level or length";
+    return finding;
+  }
+  return std::nullopt;
+}
+
 Error absent_error(const ObjectKey& key) {
   return make_error(ErrorCode::kNotFound, "object " + key.id.short_hex() + " is not in the store");
 }

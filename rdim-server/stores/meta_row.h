@@ -33,6 +33,10 @@ std::optional<MetaRow> decode_meta(std::string_view row);
 // Checks id, structure and domain of every object before anything is stored.
 Result<std::vector<MetaRow>> check_objects(std::span<const contract::ObjectStore::PutItem> items,
                                            std::uint64_t now_s);
+contract::ObjectRow object_row(const ObjectKey& key, const MetaRow& row);
+// What is wrong with an object and its row; nullopt: nothing.
+std::optional<contract::StoreFinding> audit_object(const ObjectKey& key, const MetaRow& row,
+                                                   ByteView object);
 Error absent_error(const ObjectKey& key);
 
 }  // namespace dims::stores

@@ -99,7 +99,7 @@ Durability RocksObjectStore::durability_for(std::uint64_t bytes) {
 Result<std::vector<PutOutcome>> RocksObjectStore::put(std::span<const PutItem> items) {
   if (items.empty()) return std::vector<PutOutcome>{};
   const std::uint64_t now = now_s();
-  DIMS_ASSIGN(const std::vector<MetaRow> fresh, check_objects(items, now));
+  DIMS_ASSIGN(std::vector<MetaRow> fresh, check_objects(items, now));
   std::vector<ObjectKey> keys;
   keys.reserve(items.size());
   std::size_t bytes = 0;
@@ -115,8 +115,9 @@ Result<std::vector<PutOutcome>> RocksObjectStore::put(std::span<const PutItem> i
   std::uint64_t stored = 0, stored_bytes = 0;
   for (std::size_t i = 0; i < items.size(); ++i) {
     const std::string name = row_key(keys[i]);
+    fresh[i].touched_s = std::max(now, touch_floor_s_.load());
     if (rows[i]) {
-      if (rows[i]->touched_s + kTouchStepSeconds <= now) {
+      if (needs_touch(*rows[i], now)) {
         (void)batch.Put(engine_.meta(), name, encode_meta(fresh[i]));
       }
       continue;
@@ -183,19 +184,51 @@ Result<std::vector<bool>> RocksObjectStore::has(std::span<const ObjectKey> keys)
   return out;
 }
 
-Status RocksObjectStore::touch(std::span<const ObjectKey> keys) {
+bool RocksObjectStore::needs_touch(const MetaRow& row, std::uint64_t now) const {
+  return row.touched_s + kTouchStepSeconds <= now || row.touched_s < touch_floor_s_.load();
+}
+
+Result<std::vector<bool>> RocksObjectStore::touch_locked(std::span<const ObjectKey> keys) {
   const std::uint64_t now = now_s();
-  std::lock_guard lock(write_mutex_);
   DIMS_ASSIGN(const auto rows, rows_of(keys));
   rocksdb::WriteBatch batch;
+  std::vector<bool> present(keys.size());
   for (std::size_t i = 0; i < keys.size(); ++i) {
-    if (!rows[i] || rows[i]->touched_s + kTouchStepSeconds > now) continue;
+    present[i] = rows[i].has_value();
+    if (!rows[i] || !needs_touch(*rows[i], now)) continue;
     MetaRow row = *rows[i];
-    row.touched_s = now;
+    row.touched_s = std::max(now, touch_floor_s_.load());
     (void)batch.Put(engine_.meta(), row_key(keys[i]), encode_meta(row));
   }
-  if (batch.Count() == 0) return ok_status();
-  return engine_.write(batch, durability_for(batch.GetDataSize()), "cannot touch objects");
+  if (batch.Count() == 0) return present;
+  DIMS_TRY(engine_.write(batch, durability_for(batch.GetDataSize()), "cannot touch objects"));
+  return present;
+}
+
+Status RocksObjectStore::touch(std::span<const ObjectKey> keys) {
+  DIMS_TRY(touch_present(keys));
+  return ok_status();
+}
+
+Result<std::vector<bool>> RocksObjectStore::touch_present(std::span<const ObjectKey> keys) {
+  // Most are absent or fresh: looking needs no lock. A floor that is set between the look and the
+  // answer belongs to a mark that begins after this call.
+  const std::uint64_t now = now_s();
+  DIMS_ASSIGN(const auto rows, rows_of(keys));
+  std::vector<bool> present(keys.size());
+  std::vector<ObjectKey> stale;
+  std::vector<std::size_t> places;
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    present[i] = rows[i].has_value();
+    if (!rows[i] || !needs_touch(*rows[i], now)) continue;
+    stale.push_back(keys[i]);
+    places.push_back(i);
+  }
+  if (stale.empty()) return present;
+  std::lock_guard lock(write_mutex_);
+  DIMS_ASSIGN(const std::vector<bool> still, touch_locked(stale));
+  for (std::size_t i = 0; i < stale.size(); ++i) present[places[i]] = still[i];
+  return present;
 }
 
 Status RocksObjectStore::remove(const ObjectKey& key) {
@@ -213,18 +246,9 @@ Status RocksObjectStore::remove(const ObjectKey& key) {
 
 Result<std::vector<ObjectKey>> RocksObjectStore::list(const std::optional<ObjectKey>& after,
                                                       std::size_t limit) {
-  std::unique_ptr<rocksdb::Iterator> it(engine_.db().NewIterator(scan_options(), engine_.meta()));
+  DIMS_ASSIGN(const auto rows, list_rows(after, limit));
   std::vector<ObjectKey> keys;
-  if (after) {
-    it->Seek(row_key(*after));
-    if (it->Valid() && it->key().ToStringView() == row_key(*after)) it->Next();
-  } else {
-    it->SeekToFirst();
-  }
-  for (; it->Valid() && keys.size() < limit; it->Next()) {
-    if (const auto key = parse_row_key(it->key().ToStringView())) keys.push_back(*key);
-  }
-  DIMS_TRY(check_rocks(it->status(), "cannot list objects"));
+  for (const contract::ObjectRow& row : rows) keys.push_back(row.key);
   return keys;
 }
 

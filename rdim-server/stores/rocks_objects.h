@@ -6,6 +6,7 @@
 // put of it heals it.
 #pragma once
 
+#include <atomic>
 #include <mutex>
 
 #include "common/base/clock.h"
@@ -32,6 +33,15 @@ class RocksObjectStore : public contract::ObjectStore {
                                       std::size_t limit) override;
   Status barrier() override;
   Result<contract::StoreInfo> info() override;
+  Result<std::vector<bool>> touch_present(std::span<const ObjectKey> keys) override;
+  Result<std::vector<contract::ObjectRow>> list_rows(const std::optional<ObjectKey>& after,
+                                                     std::size_t limit) override;
+  void set_touch_floor(std::uint64_t seconds) override;
+  Result<std::vector<contract::RemoveOutcome>> remove_untouched(
+      std::span<const ObjectKey> keys, std::uint64_t touched_before_s) override;
+  Status reclaim(const std::function<bool()>& cancelled) override;
+  Result<contract::AuditPage> audit(const std::optional<ObjectKey>& after, std::size_t limit,
+                                    std::uint64_t bytes_max, bool mend) override;
 
  private:
   Result<std::vector<std::optional<MetaRow>>> rows_of(std::span<const ObjectKey> keys);
@@ -39,12 +49,19 @@ class RocksObjectStore : public contract::ObjectStore {
   void forget_damaged(const ObjectKey& key);
   Durability durability_for(std::uint64_t bytes);
   std::uint64_t now_s();
+  bool needs_touch(const MetaRow& row, std::uint64_t now) const;
+  // The next two need write_mutex_.
+  Result<std::vector<bool>> touch_locked(std::span<const ObjectKey> keys);
+  Status mend_one(contract::StoreFinding& finding);
+  Result<contract::AuditPage> audit_page(const std::optional<ObjectKey>& after, std::size_t limit,
+                                         std::uint64_t bytes_max);
 
   Engine& engine_;
   Clock& clock_;
   const std::uint64_t log_bytes_max_;
 
   std::mutex write_mutex_;  // makes "is it there, what is its touch time, write" one step
+  std::atomic<std::uint64_t> touch_floor_s_{0};  // changed under write_mutex_
   std::uint64_t bytes_since_barrier_ = 0;
   std::uint64_t objects_ = 0;
   std::uint64_t object_bytes_ = 0;

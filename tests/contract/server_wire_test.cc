@@ -48,7 +48,7 @@ struct Wire {
     request.set_image_bytes(kGiB);
     request.mutable_tree()->set_leaf_pages(256);
     request.mutable_tree()->set_fanout(32);
-    request.mutable_tree()->set_chunk_mean_bytes(16384);
+    request.mutable_tree()->set_chunk_mean_bytes(format::TreeParameters{}.chunk_mean_bytes);
     request.set_domain(field(domain));
     grpc::ClientContext context;
     REQUIRE(stub->CreateImage(&context, request, &image).ok());

@@ -22,6 +22,17 @@ bool run_script(JournalModel& model, SimFileSystem& disk) {
       if (i == 5 && !model.append(journal, WriteKind::kData, {77, 30000})) return false;
       if (i % 4 == 1 && !model.flush(journal)) return false;
     }
+    // The same place again and again: several files, nearly all of it garbage.
+    for (std::uint64_t i = 0; i < 30; ++i) {
+      if (!model.append(journal, WriteKind::kData, {i % 4 * 4096 + 77, 4096})) return false;
+      if (i % 8 == 7 && !model.flush(journal)) return false;
+      if (i == 20) model.offer(journal);
+    }
+    if (!model.merge(journal, 0)) return false;
+    if (!model.append(journal, WriteKind::kData, {5000, 3000})) return false;
+    if (!model.flush(journal)) return false;
+    if (part == 1 && !model.merge(journal, 0)) return false;
+    if (part == 0) continue;  // the next open finds the group
     if (!model.trim(journal, journal.synced().epoch)) return false;
     if (!model.append(journal, WriteKind::kTrim, {0, 8192})) return false;
     if (part == 1 && !model.flush(journal)) return false;

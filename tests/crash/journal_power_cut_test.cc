@@ -1,5 +1,5 @@
 // The power goes off at a random call, also while recovering. States: DIMS_CRASH_STATES (default
-// 2000).
+// 20000).
 #include <catch2/catch.hpp>
 
 #include <atomic>
@@ -20,7 +20,7 @@ namespace {
 
 std::uint64_t states_wanted() {
   const char* given = std::getenv("DIMS_CRASH_STATES");
-  return given != nullptr ? std::strtoull(given, nullptr, 0) : 2000;
+  return given != nullptr ? std::strtoull(given, nullptr, 0) : 20000;
 }
 
 // Opens what a cut left, with up to two more cuts or kills while it recovers; then looks at every
@@ -29,7 +29,7 @@ std::string recover_and_check(JournalModel& model, std::unique_ptr<SimFileSystem
                               std::uint64_t* states) {
   SeededRandom& random = model.random();
   for (int again = 0; again < 2 && random.below(3) == 0; ++again) {
-    disk->stop_at_call(random.below(60));
+    disk->stop_at_call(random.below(80));
     { const auto opened = model.open(*disk); }
     auto next = random.below(4) == 0 ? disk->copy() : disk->after_power_cut(random.next());
     ++*states;
@@ -43,6 +43,7 @@ std::string recover_and_check(JournalModel& model, std::unique_ptr<SimFileSystem
     model.adopt(**opened);
     // What recovery has shown is durable: another cut changes nothing.
     opened = model.open(*(disk = disk->after_power_cut(random.next())));
+    ++*states;
     if (!opened.ok()) return "cannot open again: " + opened.error().to_string();
     wrong = model.check(**opened);
     if (!wrong.empty())
@@ -58,6 +59,7 @@ std::string recover_and_check(JournalModel& model, std::unique_ptr<SimFileSystem
 TEST_CASE("power_cut_at_any_moment_loses_nothing_flushed") {
   const std::uint64_t wanted = states_wanted();
   std::uint64_t states = 0;
+  JournalModel::Seen seen;
   for (std::uint64_t run = 0; states < wanted; ++run) {
     const std::uint64_t run_seed = seed() + run;
     JournalModel model(run_seed);
@@ -65,11 +67,11 @@ TEST_CASE("power_cut_at_any_moment_loses_nothing_flushed") {
     auto disk = std::make_unique<SimFileSystem>();
     std::string wrong;
     for (int cycle = 0; cycle < 5 && wrong.empty(); ++cycle) {
-      disk->stop_at_call(disk->calls() + random.below(120));
+      disk->stop_at_call(disk->calls() + random.below(200));
       if (random.below(20) == 0) disk->fail_next_sync();
       {
         auto opened = model.open(*disk);
-        for (int i = 0; opened.ok() && i < 60 && model.step(**opened); ++i) {
+        for (int i = 0; opened.ok() && i < 100 && model.step(**opened); ++i) {
         }
       }
       disk->clear_faults();
@@ -84,13 +86,18 @@ TEST_CASE("power_cut_at_any_moment_loses_nothing_flushed") {
       wrong = recover_and_check(model, disk, &states);
     }
     if (!wrong.empty()) FAIL("DIMS_TEST_SEED=" << run_seed << ": " << wrong);
+    seen.merges += model.seen().merges;
+    seen.groups += model.seen().groups;
   }
-  std::printf("%llu states\n", static_cast<unsigned long long>(states));
+  std::printf("%llu states, %llu merges, %llu recoveries of a merged group\n",
+              static_cast<unsigned long long>(states), static_cast<unsigned long long>(seen.merges),
+              static_cast<unsigned long long>(seen.groups));
   CHECK(states >= wanted);
+  CHECK(seen.groups > states / 50);
 }
 
 TEST_CASE("power_cut_or_kill_under_parallel_writes_keeps_a_prefix") {
-  const std::uint64_t runs = std::max<std::uint64_t>(40, states_wanted() / 50);
+  const std::uint64_t runs = std::max<std::uint64_t>(40, states_wanted() / 500);
   for (std::uint64_t run = 0; run < runs; ++run) {
     const std::uint64_t run_seed = seed() + run;
     JournalModel model(run_seed);

@@ -196,6 +196,7 @@ Result<LeaseGrant> FakeServer::acquire_lease(const contract::LeaseRequest& reque
   contract::HolderInfo asker{request.machine, request.machine_name, request.session, kLeaseTerm};
   ServerEvent event;
   event.image = request.image;
+  event.hand_off = request.hand_off;
   event.who = asker;
   if (image->held && !ours && !image->expired) {
     if (!request.take_over) {

@@ -1,8 +1,9 @@
 #!/usr/bin/python3
 """A server restored from an older copy, or replaced: noticed, told, and nothing is merged or overwritten.
 
-A session that begins is refused with a message; one that goes on keeps its disk under its guest, and its unsent writes never
-reach the image of the other history; `other-history=accept` starts on what the server has.
+A session that begins is refused once with a message, and the machine's newer state is on the server as a branch; the next one
+starts on the server's head. One that goes on keeps its disk under its guest, and its writes reach a branch, complete, never the
+image of the other history. `other-history=accept` starts on what the server has at once.
 """
 import shutil
 import sys
@@ -40,7 +41,7 @@ def restore(server, copy):
 
 
 def error_of(text):
-    return [line for line in text.splitlines() if "error:" in line][0]
+    return [line for line in text.splitlines() if "error:" in line][-1]
 
 
 def run(world):
@@ -69,12 +70,25 @@ def run(world):
     disk.leave(handle)
     disk.stop()
 
-    # A session begins on a server that went back: refused.
+    # A session begins on a server that went back: refused, and what only this machine has is brought to a branch.
+    for copy in ("cache-2", "cache-3"):
+        shutil.copytree(disk.cache, world.path(copy))
     restore(server, world.path("backup"))
     text = disk.start_fails()
-    check_says(text, "disk", "history", f"version {head}", "restored", "other-history=accept")
+    check_says(text, "disk", "history", f"version {head}", "restored", "disk.conflict-", "rdim image resolve")
     world.say(f"restored server: {error_of(text)}")
     versions = [v["id"] for v in world.versions(server, key, "disk")]
+    branches = [name for name in world.images(server, key) if name.startswith("disk.conflict-")]
+    check_equal(len(branches), 1, "branches of the machine's state")
+    world.export_image(server, key, branches[0], world.path("head.out"))
+    check_files(world.path("head.out"), model.path, "the branch holds what the machine had")
+    world.export_image(server, key, "disk", world.path("head.out"))
+    check_files(world.path("head.out"), backup.path, "the image is as it was restored")
+    disk.start()
+    handle = disk.connect()
+    check_disk(handle, backup, "the next start: the server's head")
+    disk.leave(handle)
+    disk.stop()
 
     # Another machine makes the old history longer than the lost one: still another history.
     other = world.disk(server, key, "disk", "cache-other", machine="other")
@@ -86,10 +100,11 @@ def run(world):
     other.leave(other_handle)
     other.stop()
     check(world.versions(server, key, "disk")[0]["sequence"] > head, "the other history is not longer")
-    check_says(disk.start_fails(), "disk", "history", "other-history=accept")
+    disk = world.disk_stopped(server, key, "disk", "cache-2")
+    check_says(disk.start_fails(), "disk", "history", "disk.conflict-")
     check(set(versions) < {v["id"] for v in world.versions(server, key, "disk")}, "a version vanished")
 
-    accepting = world.disk(server, key, "disk", "cache", other_history="accept")
+    accepting = world.disk(server, key, "disk", "cache-3", other_history="accept")
     handle = accepting.connect()
     check_disk(handle, backup, "other-history=accept: the server's head")
     scribble(world, handle, backup)
@@ -118,11 +133,11 @@ def run(world):
     check_files(world.path("head.out"), before_model.path, "the restored image, with a guest of another history about")
     status = accepting.status()
     world.say(f"under a guest: branch {status['branch']!r}, trouble {status['write_back']['trouble']!r}")
-    check(status["branch"] or status["journal"]["unsent_epochs"] > 0, "the unsent writes are neither here nor on a branch")
-    if status["branch"]:
-        accepting.sync()
-        world.export_image(server, key, status["branch"], world.path("head.out"))
-        check_files(world.path("head.out"), handle_model.path, "the branch")
+    accepting.sync()
+    branch = accepting.status()["branch"]
+    check(branch, "the guest's writes are on no branch")
+    world.export_image(server, key, branch, world.path("head.out"))
+    check_files(world.path("head.out"), handle_model.path, "the branch")
     handle.shutdown()
     accepting.kill()
 

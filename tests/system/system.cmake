@@ -1,8 +1,9 @@
 # The real programs, driven from outside (label: system). Each file says at its top what it shows; by hand, and with
-# larger sizes: scripts/soak (full_disk.py and two_machines.py only there: one run of each failed in a way that is not explained yet). The interpreter is the distribution's, because libnbd's module belongs to it.
+# larger sizes: scripts/soak. The interpreter is the
+# distribution's, because libnbd's module belongs to it.
 foreach(test
     exactness fio_verify kill_nbdkit kill_server restart_under_guest offline diskless
-    bad_input damage other_history slow_link memory)
+    bad_input damage other_history slow_link memory two_machines hand_over restored_client new_version full_disk)
   add_test(NAME system_${test}
     COMMAND /usr/bin/python3 -B ${CMAKE_CURRENT_SOURCE_DIR}/${test}.py
       --build ${CMAKE_BINARY_DIR} "--sanitize=${DIMS_SANITIZE}")

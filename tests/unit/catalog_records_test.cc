@@ -14,6 +14,7 @@ ImageRecord full_image(SeededRandom& random) {
   record.id = random.id<ImageId>();
   record.name = "lab/one";
   record.image_bytes = 12345;
+  record.tree.chunk_mean_bytes = 16384;
   record.domain = random.id<DomainId>();
   record.base_domains = {random.id<DomainId>(), random.id<DomainId>()};
   record.key_check = random.id<Digest>();

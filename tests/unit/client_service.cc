@@ -342,6 +342,7 @@ Status TestService::Get(Context* context,
       return Status::OK;
     }
     behaviour_.hold_get_until = 0;
+    if (behaviour_.hold_get_after_one) behaviour_.hold_get = true;
     const v1::GetRequest request = std::move(waiting.back());  // the newest first
     waiting.pop_back();
     lock.unlock();

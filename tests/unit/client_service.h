@@ -23,8 +23,9 @@ struct Behaviour {
   std::mutex mutex;
   std::condition_variable changed;
   bool hold_get = false, hold_put = false, hold_unary = false, hold_diff = false;
-  std::size_t hold_get_until = 0;  // answers only when so many requests wait in one stream
-  bool break_streams = false;      // the next request ends its stream
+  std::size_t hold_get_until = 0;   // answers only when so many requests wait in one stream
+  bool hold_get_after_one = false;  // answers one request and then none
+  bool break_streams = false;       // the next request ends its stream
   enum class Lie { kNone, kWrongIndex, kTwice, kLeaveOut, kShortHas } lie = Lie::kNone;
   bool bare_errors = false;  // without ErrorDetail
   v1::Limits limits;

@@ -275,6 +275,7 @@ TEST_CASE("requests of a failed call are cancelled at the server") {
   f.server.behaviour().set([](Behaviour& b) {
     b.lie = Lie::kLeaveOut;
     b.hold_get_until = 8;
+    b.hold_get_after_one = true;  // else all may be answered before the first answer is looked at
   });
   Status status;
   get_all(*f.remote, f.image.id, objects.keys, Priority::kDemand, status);

@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "nbdkit-ldim/journal/format.h"
+#include "nbdkit-ldim/journal/merged_file.h"
 #include "nbdkit-ldim/journal/scanner.h"
 #include "tests/support/sim_file.h"
 #include "tests/unit/journal_fixture.h"
@@ -20,6 +21,7 @@ using namespace dims::test;
 namespace {
 
 const char* const kGolden = DIMS_GOLDEN "/journal_v1.hex";
+const char* const kGoldenMerged = DIMS_GOLDEN "/journal_merged_v1.hex";
 
 // "offset: hex" for every 32 bytes that are not all zero; the last line is "size: N".
 std::string dump(const Bytes& bytes) {
@@ -75,15 +77,64 @@ Bytes make_golden() {
   return f.disk.peek(segment_path(f.options.folder, 1));
 }
 
+// Reads the golden file, or writes it anew.
+Bytes golden_of(const char* path, const Bytes& made) {
+  if (std::getenv("DIMS_WRITE_GOLDEN") != nullptr) std::ofstream(path) << dump(made);
+  std::ifstream in(path);
+  std::stringstream text;
+  text << in.rdbuf();
+  return undump(text.str());
+}
+
 }  // namespace
+
+TEST_CASE("a merged file's bytes equal the golden file") {
+  GoldenFixture f;
+  auto journal = f.must_open();
+  std::vector<std::uint64_t> epochs;
+  REQUIRE(journal->append(WriteKind::kZero, {65536, 8192}, {}).ok());
+  for (std::uint8_t i = 0; i < 8; ++i) {
+    REQUIRE(f.append(*journal, 4090, 4096, i).ok());
+    if (i % 2 == 1) epochs.push_back(journal->flush()->epoch);
+    if (i == 3) journal->offer(epochs.back());
+  }
+  const auto report = journal->merge({0, true, nullptr});
+  REQUIRE(report.ok());
+  REQUIRE(report->files == 2);
+  const auto names = f.disk.list(f.options.folder);
+  REQUIRE(names->size() == 3);  // the open log file, the next one, and the merged one
+  const Bytes made = f.disk.peek(f.options.folder + "/" + names->back());
+  const Bytes golden = golden_of(kGoldenMerged, made);
+  CHECK(made == golden);
+
+  const std::uint64_t number = *segment_number(names->back());
+  f.disk.plant(segment_path(f.options.folder, number), golden);
+  auto file = f.disk.open(segment_path(f.options.folder, number), io::OpenMode::kReadOnly);
+  auto segment =
+      JournalSegment::load(*file, number, f.options.machine, f.options.image, f.options.key);
+  REQUIRE(segment.ok());
+  SegmentScanner scanner(*segment);
+  auto first = scanner.next();
+  REQUIRE((first.ok() && first->has_value()));
+  CHECK((*first)->body.type == RecordType::kMerged);
+  auto merged = scan_merged(scanner, **first);
+  REQUIRE((merged.ok() && merged->has_value()));
+  const Manifest& manifest = (*merged)->manifest;
+  CHECK(manifest.head.horizon.epoch == 4);
+  CHECK(manifest.head.trim.epoch == 0);
+  CHECK(manifest.members.empty());
+  REQUIRE(manifest.ids.size() == 1);
+  CHECK(manifest.ids[0].epoch == epochs[1]);
+  REQUIRE((*merged)->records.size() == 1);  // the newer ones are still in the log
+  CHECK((*merged)->records[0].kind() == WriteKind::kZero);
+  journal = f.must_open();
+  CHECK(journal->stats().merged_epoch == 4);
+  CHECK(journal->commit_id(epochs[1]).has_value());
+}
 
 TEST_CASE("journal bytes equal the golden file") {
   const Bytes made = make_golden();
-  if (std::getenv("DIMS_WRITE_GOLDEN") != nullptr) std::ofstream(kGolden) << dump(made);
-  std::ifstream in(kGolden);
-  std::stringstream text;
-  text << in.rdbuf();
-  const Bytes golden = undump(text.str());
+  const Bytes golden = golden_of(kGolden, made);
   REQUIRE(golden.size() == 32 * kKiB);
   CHECK(made == golden);
 
@@ -138,6 +189,7 @@ TEST_CASE("journal bytes equal the golden file") {
 TEST_CASE("records of every size and alignment have the length that the format says") {
   CHECK(record_bytes(RecordType::kSeal, 0, sizeof(SealPayload)) == kSealBytes);
   CHECK(record_bytes(RecordType::kStart, 0, sizeof(StartPayload)) == kStartBytes);
+  CHECK(record_bytes(RecordType::kMerged, 0, sizeof(MergedPayload)) == kMergedBytes);
   CHECK(record_bytes(RecordType::kZero, 5, 1000000) == 96);
   CHECK(record_bytes(RecordType::kData, 0, 4096) == 96 + 16 + 4096);
   CHECK(record_bytes(RecordType::kData, 1, 4096) == 96 + 32 + 4096);

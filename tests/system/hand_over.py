@@ -1,0 +1,155 @@
+#!/usr/bin/python3
+"""Two machines want one image: polite hand-off, take-over, the loser's branch, and the end of the conflict.
+
+The one who asks with lease=hand-off gets all that the holder had flushed; the holder's guest goes on, and what it writes
+afterwards is a branch, complete, as soon as the other one has committed. lease=take-over wins against a holder that does not
+answer. 'rdim image resolve' keeps one side and puts the other into the history.
+"""
+import signal
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "lib"))
+sys.dont_write_bytecode = True
+import dims_system  # noqa: E402
+import sources  # noqa: E402
+from dims_system import check, check_equal, check_says, wait_until  # noqa: E402
+from disk_model import Model, check_disk, check_files  # noqa: E402
+from sources import MIB  # noqa: E402
+
+SIZE = 8 * MIB
+
+
+def scribble(world, handle, model, times=20):
+    for _ in range(times):
+        count = world.rng.choice([512, 4096, 9000])
+        offset = world.rng.randrange(SIZE - count)
+        data = world.rng.randbytes(count)
+        handle.pwrite(data, offset)
+        model.write(data, offset)
+    handle.flush()
+
+
+def export_equals(world, server, key, name, model, what):
+    world.export_image(server, key, name, world.path("out"))
+    check_files(world.path("out"), model.path, what)
+
+
+def polite(world, server, key, model):
+    alpha = world.disk(server, key, "disk", "cache-a", machine="alpha", write_back="manual")
+    guest = alpha.connect()
+    scribble(world, guest, model)
+    text = world.disk_stopped(server, key, "disk", "cache-refused", machine="gamma").start_fails()
+    check_says(text, "in use", "alpha", "lease=hand-off")
+    # alpha sends only when asked, so what beta sees was handed over.
+    beta = world.disk(server, key, "disk", "cache-b", machine="beta", lease="hand-off", hand_off_wait="60s")
+    other = beta.connect()
+    check_disk(other, model, "beta: what alpha had flushed")
+    check(not alpha.status()["lease"]["held"], "alpha still holds the lease that it gave away")
+    theirs = Model(world.path("alpha.model"), copy_of=model.path)
+    scribble(world, guest, theirs)  # alpha's guest goes on
+    scribble(world, other, model)
+    beta.sync()
+    check_disk(guest, theirs, "alpha's guest keeps its disk")
+    wait_until(lambda: alpha.ldim("sync") and alpha.status()["branch"], 90, "alpha's writes became a branch")
+    alpha.sync()
+    branch = alpha.status()["branch"]
+    check_says(branch, "disk.conflict-alpha-")
+    export_equals(world, server, key, branch, theirs, "alpha's branch")
+    export_equals(world, server, key, "disk", model, "the head is beta's")
+    check_equal(world.images(server, key)[branch]["conflict_of"], "disk", "what the branch says it is of")
+    return alpha, guest, beta, other, theirs, branch
+
+
+def resolve(world, server, key, model, sides, branch):
+    alpha, guest, beta, other, theirs = sides
+    command = world.rdim_command(server, key, "image", "resolve", "disk", "--keep", branch)
+    code, out, err = world.run(*command, check_code=None)
+    check(code != 0, "resolved although machines are at work")
+    check_says(out + err, "in use")
+    alpha.leave(guest)
+    alpha.stop()
+    beta.leave(other)
+    beta.stop()
+    code, out, err = world.run(*world.rdim_command(server, key, "image", "resolve", "disk", "--keep", "nothing"), check_code=None)
+    check(code != 0, "kept a side that is none")
+    check_says(out + err, "nothing", "conflict branch")
+    report = world.rdim(server, key, "image", "resolve", "disk", "--keep", branch)
+    export_equals(world, server, key, "disk", theirs, "resolved: the branch was kept")
+    aside = report["put_aside"][0]["sequence"]
+    export_equals(world, server, key, f"disk@{aside}", model, "resolved: the other side is in the history")
+    check_equal([n for n in world.images(server, key) if "conflict" in n], [], "branches left")
+    code, out, err = world.run(*command, check_code=None)
+    check(code != 0, "resolved twice")
+    check_says(out + err, "no conflict branch")
+
+
+def idle(world, server, key, model):
+    """A holder without a guest ends its session, and begins its next one on what the other made."""
+    alpha = world.disk(server, key, "disk", "cache-a", machine="alpha", write_back="manual", session_grace="1h")
+    guest = alpha.connect()
+    check_disk(guest, model, "alpha: the resolved image")
+    scribble(world, guest, model)
+    guest.shutdown()
+    beta = world.disk(server, key, "disk", "cache-b", machine="beta", lease="hand-off")
+    other = beta.connect()
+    check_disk(other, model, "beta: what the idle alpha had")
+    scribble(world, other, model)
+    beta.leave(other)
+    beta.stop()
+    guest = alpha.connect()
+    check_disk(guest, model, "alpha: what beta made of it")
+    check_equal(alpha.status()["branch"], "", "branch of a machine that had nothing to lose")
+    alpha.leave(guest)
+    alpha.stop()
+
+
+def take_over(world, server, key, model):
+    alpha = world.disk(server, key, "disk", "cache-a", machine="alpha")
+    guest = alpha.connect()
+    scribble(world, guest, model)
+    alpha.sync()
+    theirs = Model(world.path("alpha2.model"), copy_of=model.path)
+    alpha.process.send_signal(signal.SIGSTOP)  # it answers nobody
+    text = world.disk_stopped(server, key, "disk", "cache-b", machine="beta", lease="hand-off", hand_off_wait="1s").start_fails()
+    check_says(text, "in use", "alpha")
+    beta = world.disk(server, key, "disk", "cache-b", machine="beta", lease="take-over", hand_off_wait="1s")
+    other = beta.connect()
+    check_disk(other, model, "beta: what alpha had synced")
+    scribble(world, other, model)
+    beta.sync()
+    alpha.process.send_signal(signal.SIGCONT)
+    scribble(world, guest, theirs)
+    check_disk(guest, theirs, "alpha's guest after the take-over")
+    wait_until(lambda: alpha.status()["branch"], 90, "alpha's writes became a branch by themselves")
+    alpha.sync()
+    branch = alpha.status()["branch"]
+    export_equals(world, server, key, branch, theirs, "the loser's branch")
+    export_equals(world, server, key, "disk", model, "the winner's head")
+    alpha.leave(guest)
+    alpha.stop()
+    beta.leave(other)
+    beta.stop()
+    report = world.rdim(server, key, "image", "resolve", "disk", "--keep", "disk")
+    export_equals(world, server, key, "disk", model, "resolved: the image was kept")
+    export_equals(world, server, key, f"disk@{report['put_aside'][0]['sequence']}", theirs, "resolved: the branch is in the history")
+
+
+def run(world):
+    # Long, so that only a hand-off or a take-over can move the lease.
+    server = world.server(lease_term="20s")
+    key = world.key()
+    source = sources.random_file(world.path("disk.src"), SIZE, world.rng)
+    world.import_image(server, key, source, "disk")
+    model = Model(world.path("disk.model"), copy_of=source)
+    alpha, guest, beta, other, theirs, branch = polite(world, server, key, model)
+    world.say(f"handed over; the loser goes on as {branch}")
+    resolve(world, server, key, model, (alpha, guest, beta, other, theirs), branch)
+    world.say("resolved: the branch is the image, the other side is in its history")
+    idle(world, server, key, theirs)
+    world.say("an idle machine gave the image away and came back to it")
+    take_over(world, server, key, theirs)
+    server.stop()
+
+
+dims_system.main(run, __doc__)
