@@ -16,7 +16,7 @@ CATALOG_UNIT = ("test_catalog", "")
 
 MUTANTS = [
     ("journal_skips_fdatasync", JOURNAL + "journal_flush.cc",
-     "done = file->file().sync_data();", "done = ok_status();", [VERSIONS]),
+     "done = file->file().sync_data();", "done = file == nullptr ? file->file().sync_data() : ok_status();", [VERSIONS]),
     ("write_answered_before_lower_orders", JOURNAL + "journal_append.cc",
      "if (retired_order_ < placed.back().body.order)", "if (placed.empty())", [("test_journal", "")]),
     ("failed_sync_does_not_latch", JOURNAL + "journal_flush.cc",
