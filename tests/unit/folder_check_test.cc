@@ -1,9 +1,11 @@
 // ldim check --key: a whole folder, closed, sound and damaged.
 #include <catch2/catch.hpp>
 
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "nbdkit-ldim/control/folder_check.h"
+#include "nbdkit-ldim/disk/cache_folder.h"
 #include "tests/support/corruptors.h"
 #include "tests/support/disk_fixture.h"
 #include "tests/support/sim_file.h"
@@ -72,4 +74,22 @@ TEST_CASE("a_closed_folder_is_checked_whole") {
     CHECK(ldim::check_folder(files, "/ldim", other.path, false).error().code ==
           ErrorCode::kWrongKey);
   }
+}
+
+TEST_CASE("a_folder_in_use_is_not_checked") {
+  SeededRandom random(seed());
+  const TemporaryKey key(random);
+  const std::filesystem::path folder = key.path + ".folder";
+  io::FileSystem& fs = io::posix_file_system();
+  REQUIRE(ldim::prepare_folder(fs, folder.string(), random.id<ImageId>(), key.key, random).ok());
+  {
+    const auto lock = ldim::FolderLock::take(folder.string());
+    REQUIRE(lock.ok());
+    const auto refused = ldim::check_folder(fs, folder.string(), key.path, true);
+    REQUIRE(!refused.ok());
+    CHECK(refused.error().code == ErrorCode::kConflict);
+    CHECK(refused.error().message.find("serves") != std::string::npos);
+  }
+  CHECK(ldim::check_folder(fs, folder.string(), key.path, true).ok());
+  std::filesystem::remove_all(folder);
 }
