@@ -3,3 +3,11 @@ dims_test(fault_collect
   SOURCES server_collect_world.cc server_collect_test.cc
   DEPS rdim_catalog
   LABELS fault TIMEOUT 900)
+
+dims_test(fault_server_traps SOURCES server_traps_test.cc DEPS rdim_catalog LABELS fault)
+
+# The server's power cuts and disk errors, below its engine.
+dims_test(fault_server_power
+  SOURCES server_power_fs.cc server_power_test.cc
+  DEPS rdim_catalog
+  LABELS fault TIMEOUT 900)
