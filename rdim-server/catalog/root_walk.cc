@@ -6,6 +6,8 @@ namespace dims::catalog {
 namespace {
 
 constexpr std::size_t kRowsABatch = 256;
+// Of a linked version: its image's chain, a head or a session led to it and so decided about it.
+constexpr std::uint8_t kDecided = 1;
 
 ObjectKey run_key(const VersionId& id) { return {{}, ObjectId{id.bytes}}; }
 
@@ -26,8 +28,6 @@ Status RootWalk::report(RootTrouble::Kind kind, bool fatal, const VersionId& ver
                         const std::string& where) {
   return trouble_({kind, fatal, version, where});
 }
-
-bool RootWalk::alive(const ImageId& image) { return catalog_.live(image).ok(); }
 
 Status RootWalk::emit(const format::VersionRecord& record) {
   ++figures_.versions_kept;
@@ -88,8 +88,8 @@ Status RootWalk::gather_sessions() {
 Status RootWalk::step_images() {
   if (chain_) return step_chain();
   if (image_ == images_.size()) {
-    for (const auto& [id, whose] : heads_) DIMS_TRY(linked_.add(run_key(id)));
-    for (const VersionId& id : pins_) DIMS_TRY(linked_.add(run_key(id)));
+    for (const auto& [id, whose] : heads_) DIMS_TRY(linked_.add(run_key(id), kDecided));
+    for (const VersionId& id : pins_) DIMS_TRY(linked_.add(run_key(id), kDecided));
     linked_cursor_ = std::make_unique<KeyCursor>(std::vector<KeyRuns*>{&linked_});
     DIMS_ASSIGN(linked_at_, linked_cursor_->next());
     phase_ = Phase::kUnlinked;
@@ -109,7 +109,8 @@ Status RootWalk::step_chain() {
     if (chain_->at.is_zero()) break;
     const VersionId id = chain_->at;
     const auto stored = catalog_.load_version(id);
-    DIMS_TRY(linked_.add(run_key(id)));
+    const bool own = !stored.ok() || stored->record.image == chain_->image;
+    DIMS_TRY(linked_.add(run_key(id), own ? kDecided : 0));
     if (!stored.ok()) {
       const ErrorCode code = stored.error().code;
       if (code != ErrorCode::kNotFound && code != ErrorCode::kCorrupt) return stored.error();
@@ -123,7 +124,10 @@ Status RootWalk::step_chain() {
       }
       break;
     }
-    DIMS_TRY(visit(id, stored->record));
+    // What a branch shares is its image's to decide: while that image lives, its own chain leads
+    // there too. Whether it lives may change until its turn: see step_unlinked.
+    chain_->parent_may_be_gone = !own;
+    if (own) DIMS_TRY(visit(id, stored->record));
     chain_->at = stored->record.parent;
   }
   if (chain_->at.is_zero()) chain_.reset();
@@ -131,16 +135,21 @@ Status RootWalk::step_chain() {
 }
 
 Status RootWalk::visit(const VersionId& id, const format::VersionRecord& record) {
-  const bool own = record.image == chain_->image;
-  const bool wanted = own && chain_->chooser.keep(record.time_unix_ns);
-  // What a branch shares with an image that lives is that image's to decide.
-  const bool others = !own && alive(record.image);
-  chain_->parent_may_be_gone = !own && !others;
-  if (heads_.contains(id) || pins_.contains(id) || others) return ok_status();
+  const bool wanted = chain_->chooser.keep(record.time_unix_ns);
+  if (heads_.contains(id) || pins_.contains(id)) return ok_status();
   DIMS_ASSIGN(const bool gone, catalog_.is_gone(id));
   if (gone) return ok_status();
   if (wanted || options_.mode == Mode::kAll) return emit(record);
   return let_go(id, record);
+}
+
+// Branches lead to it; its image is gone, or went before its turn: nobody wants it for itself.
+Status RootWalk::visit_shared(const VersionId& id) {
+  DIMS_ASSIGN(const bool gone, catalog_.is_gone(id));
+  if (gone) return ok_status();
+  DIMS_ASSIGN(const auto stored, catalog_.load_version(id));
+  if (options_.mode == Mode::kAll) return emit(stored.record);
+  return let_go(id, stored.record);
 }
 
 Status RootWalk::let_go(const VersionId& id, const format::VersionRecord& record) {
@@ -164,7 +173,10 @@ Status RootWalk::step_unlinked() {
     while (linked_at_ && linked_at_->key < run_key(*id)) {
       DIMS_ASSIGN(linked_at_, linked_cursor_->next());
     }
-    if (linked_at_ && linked_at_->key == run_key(*id)) continue;
+    if (linked_at_ && linked_at_->key == run_key(*id)) {
+      if ((linked_at_->flags & kDecided) == 0) DIMS_TRY(visit_shared(*id));
+      continue;
+    }
     if (options_.mode == Mode::kAll) {
       DIMS_TRY(report(RootTrouble::Kind::kUnlinkedVersion, false, *id, "no image leads to it"));
       continue;
@@ -183,6 +195,9 @@ Status RootWalk::step_unlinked() {
       ++figures_.records_removed;
       continue;
     }
+    // Named, but perhaps only by somebody who was told that it is gone, or who commits it again.
+    DIMS_ASSIGN(const bool gone, catalog_.is_gone(*id));
+    if (gone) continue;
     const auto stored = catalog_.load_version(*id);
     if (stored.ok()) DIMS_TRY(emit(stored->record));
   }

@@ -79,13 +79,13 @@ class RootWalk {
   Status step_images();
   Status step_chain();
   Status visit(const VersionId& id, const format::VersionRecord& record);
+  Status visit_shared(const VersionId& id);
   Status let_go(const VersionId& id, const format::VersionRecord& record);
   Status step_unlinked();
   Status step_pins();
   Status emit(const format::VersionRecord& record);
   Status report(RootTrouble::Kind kind, bool fatal, const VersionId& version,
                 const std::string& where);
-  bool alive(const ImageId& image);
 
   Catalog& catalog_;
   const Options options_;

@@ -315,6 +315,13 @@ void CollectWorld::check_all(std::set<ObjectKey>* all) {
       at = record->parent;
     }
   }
+  // Also what no image leads to: as long as its record is there, somebody may ask for it.
+  const auto versions = refs_.list(catalog::kVersionPrefix, "", 10'000);
+  for (const auto& [key, value] : *versions) {
+    const auto id = VersionId::from_hex_text(std::string_view(key).substr(8));
+    const auto gone = catalog_->is_gone(*id);
+    if (gone.ok() && !*gone && !complete(*id, nullptr)) fail("a version with a record lost data");
+  }
   const auto sessions = refs_.list("session/", "", 1000);
   for (const auto& [key, value] : *sessions)
     must(catalog::decode_session(value.value)->base, "a base");
