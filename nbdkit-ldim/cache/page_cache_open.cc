@@ -73,12 +73,19 @@ Status PageCacheImpl::load_segment(std::uint64_t sequence) {
   return ok_status();
 }
 
-// Oldest segment first, so that of two records of one object the later one stays.
+// Oldest segment first, so that of two records of one object the later one stays: if it is whole.
+// Two there are only after a crash while objects were carried over; the copy may be torn then, and
+// the original still be there.
 void PageCacheImpl::load_records(const SegmentPtr& segment) {
+  Bytes pages;
   const auto scan = segment->scan([&](const CacheRecord& record) {
+    const auto key = index_.key_of(record.object);
+    if (index_.find(key)) {
+      pages.resize(record.pages * kPageBytes);
+      if (!segment->read(record.object, record.first_slot, 0, pages, nullptr)) return;
+    }
     index_.put(
-        index_.key_of(record.object),
-        PackedPlace::make(segment->sequence(), record.first_slot, record.pages, record.lives));
+        key, PackedPlace::make(segment->sequence(), record.first_slot, record.pages, record.lives));
   });
   if (scan.bad != 0) {
     spdlog::warn(
