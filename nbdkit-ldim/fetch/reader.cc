@@ -61,7 +61,7 @@ Status BaseReader::collect(PageRange pages, std::uint8_t* out, FetchWait wait,
       if (out != nullptr)
         std::memset(out + (at - pages.first) * kPageBytes, 0,
                     static_cast<std::size_t>((to - at) * kPageBytes));
-      counters_.pages_zero.fetch_add(to - at, std::memory_order_relaxed);
+      if (out != nullptr) counters_.pages_zero.fetch_add(to - at, std::memory_order_relaxed);
       at = to;
     };
     if (stretch.leaf == nullptr) {
@@ -99,7 +99,7 @@ Status BaseReader::collect(PageRange pages, std::uint8_t* out, FetchWait wait,
         }
       }
       if (got == CacheRead::kOk) {
-        counters_.pages_hit.fetch_add(to - at, std::memory_order_relaxed);
+        if (place_out != nullptr) counters_.pages_hit.fetch_add(to - at, std::memory_order_relaxed);
       } else {
         missing.push_back(
             {at, static_cast<std::uint32_t>(to - at), in_chunk, place_out, item.object});
@@ -144,8 +144,8 @@ Status BaseReader::fetch_missing(const std::vector<Missing>& missing, contract::
   DIMS_TRY(fetcher_.chunks(refs, priority, wait, [&](std::size_t k, ByteView pages) {
     for (const std::size_t i : users[k]) {
       const Missing& m = missing[i];
-      counters_.pages_missed.fetch_add(m.count, std::memory_order_relaxed);
       if (m.out == nullptr) continue;
+      counters_.pages_missed.fetch_add(m.count, std::memory_order_relaxed);
       if ((m.first_in_chunk + std::uint64_t{m.count}) * kPageBytes > pages.size()) {
         bad = make_error(ErrorCode::kCorrupt,
                          "a chunk is shorter than its leaf says: " + m.object.short_hex());

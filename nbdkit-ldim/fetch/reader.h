@@ -15,7 +15,7 @@ namespace dims::ldim {
 
 struct ReadCounters {
   std::atomic<std::uint64_t> pages_hit{0};     // served from the cache
-  std::atomic<std::uint64_t> pages_missed{0};  // had to be fetched
+  std::atomic<std::uint64_t> pages_missed{0};  // had to be fetched for a read that waited
   std::atomic<std::uint64_t> pages_zero{0};
   std::atomic<std::uint64_t> reads_missed{0};  // reads that waited for an absent page
 };
