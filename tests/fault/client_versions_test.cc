@@ -9,13 +9,6 @@ using namespace dims::test;
 
 namespace {
 
-void write_at(ldim::Disk& disk, Bytes& model, std::uint64_t offset, std::size_t count,
-              std::uint8_t value) {
-  const Bytes data(count, value);
-  require_ok(disk.write({offset, count}, data.data(), false));
-  std::fill_n(model.begin() + static_cast<std::ptrdiff_t>(offset), count, value);
-}
-
 Bytes head_content(FakeRemote& remote, const format::KeyFile& key, const std::string& name) {
   const auto image = remote.find_image(name);
   REQUIRE(image.ok());

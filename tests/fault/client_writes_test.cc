@@ -10,13 +10,6 @@ using namespace dims::test;
 
 namespace {
 
-void write_at(ldim::Disk& disk, Bytes& model, std::uint64_t offset, std::size_t count,
-              std::uint8_t value) {
-  const Bytes data(count, value);
-  require_ok(disk.write({offset, count}, data.data(), false));
-  std::fill_n(model.begin() + static_cast<std::ptrdiff_t>(offset), count, value);
-}
-
 void check_content(ldim::Disk& disk, const Bytes& wanted) {
   REQUIRE(difference(DiskFixture::read_all(disk), wanted) == "");
 }

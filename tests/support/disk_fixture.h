@@ -220,4 +220,12 @@ class DiskFixture {
   ldim::DiskOptions options;
 };
 
+// Writes to the disk and to what it should hold.
+inline void write_at(ldim::Disk& disk, Bytes& model, std::uint64_t offset, std::size_t count,
+                     std::uint8_t value) {
+  const Bytes data(count, value);
+  require_ok(disk.write({offset, count}, data.data(), false));
+  std::fill_n(model.begin() + static_cast<std::ptrdiff_t>(offset), count, value);
+}
+
 }  // namespace dims::test

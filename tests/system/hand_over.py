@@ -14,20 +14,10 @@ sys.dont_write_bytecode = True
 import dims_system  # noqa: E402
 import sources  # noqa: E402
 from dims_system import check, check_equal, check_says, wait_until  # noqa: E402
-from disk_model import Model, check_disk, check_files  # noqa: E402
+from disk_model import Model, check_disk, check_files, scribble  # noqa: E402
 from sources import MIB  # noqa: E402
 
 SIZE = 8 * MIB
-
-
-def scribble(world, handle, model, times=20):
-    for _ in range(times):
-        count = world.rng.choice([512, 4096, 9000])
-        offset = world.rng.randrange(SIZE - count)
-        data = world.rng.randbytes(count)
-        handle.pwrite(data, offset)
-        model.write(data, offset)
-    handle.flush()
 
 
 def export_equals(world, server, key, name, model, what):

@@ -9,17 +9,6 @@ using namespace dims;
 using namespace dims::test;
 using ldim::CommitStep;
 
-namespace {
-
-void write_at(ldim::Disk& disk, Bytes& model, std::uint64_t offset, std::size_t count,
-              std::uint8_t value) {
-  const Bytes data(count, value);
-  require_ok(disk.write({offset, count}, data.data(), false));
-  std::fill_n(model.begin() + static_cast<std::ptrdiff_t>(offset), count, value);
-}
-
-}  // namespace
-
 TEST_CASE("a second machine sees what the first synced and fetches only what changed") {
   DiskFixture t;
   FakeRemote remote;

@@ -147,3 +147,15 @@ def check_files(got_path, wanted_path, what):
     finally:
         os.close(got)
         os.close(wanted)
+
+
+def scribble(world, handle, *models, times=20):
+    """Small random writes and a flush, to the disk and to all models (of one size)."""
+    for _ in range(times):
+        count = world.rng.choice([512, 4096, 9000])
+        offset = world.rng.randrange(models[0].size - count)
+        data = world.rng.randbytes(count)
+        handle.pwrite(data, offset)
+        for model in models:
+            model.write(data, offset)
+    handle.flush()
