@@ -46,6 +46,11 @@ struct DiskEnvironment {
   std::function<bool()> quitting{};
 };
 
+// The server cannot be reached now: no reason to fail what can be done from here.
+inline bool is_away(const Error& error) {
+  return error.code == ErrorCode::kUnavailable || error.code == ErrorCode::kDeadlineExceeded;
+}
+
 struct DiskExtent {
   ByteRange range;
   bool hole = false;

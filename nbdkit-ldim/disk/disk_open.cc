@@ -3,7 +3,6 @@
 
 #include <thread>
 
-#include "common/base/wire.h"
 #include "nbdkit-ldim/disk/disk.h"
 
 namespace dims::ldim {
@@ -11,10 +10,6 @@ namespace {
 
 constexpr std::size_t kTreeMemoryBytes = 32 * kMiB;
 constexpr std::size_t kDisklessTreeMemoryBytes = 16 * kMiB;
-
-bool is_away(const Error& error) {
-  return error.code == ErrorCode::kUnavailable || error.code == ErrorCode::kDeadlineExceeded;
-}
 
 }  // namespace
 

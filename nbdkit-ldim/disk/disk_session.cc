@@ -7,13 +7,6 @@
 #include "nbdkit-ldim/disk/disk.h"
 
 namespace dims::ldim {
-namespace {
-
-bool is_away(const Error& error) {
-  return error.code == ErrorCode::kUnavailable || error.code == ErrorCode::kDeadlineExceeded;
-}
-
-}  // namespace
 
 // A session goes on if its guest may still be alive: same boot of the host, not ended, and a client
 // was here within session-grace. When in doubt it goes on: its base must not move under a guest.
