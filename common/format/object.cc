@@ -3,6 +3,8 @@
 #include <zstd.h>
 
 #include <algorithm>
+#include <array>
+#include <cstdlib>
 #include <memory>
 
 #include "common/base/wire.h"
@@ -58,38 +60,57 @@ Secret32 object_secret(const Secret32& sealing, ObjectKind kind, ByteView head, 
   return crypto::prf(sealing, "object", {ByteView(&k, 1), head, payload});
 }
 
-SealedObject seal(const DomainKey& key, ObjectKind kind, std::uint8_t level,
-                  const std::vector<ObjectKey>& children, ByteView payload) {
-  SealedObject out;
-  out.bytes = encode_head(kind, level, key, payload.size(), children);
-  const std::size_t head_bytes = out.bytes.size();
-  out.ref.domain = key.domain();
-  out.ref.key = object_secret(key.sealing_key(), kind, out.bytes, payload);
-  const Secret32 com = crypto::prf(out.ref.key, "commit", {});
-  out.bytes.insert(out.bytes.end(), com.bytes.begin(), com.bytes.end());
+// `frame` holds head | room for the commitment | payload in clear | room for the tag; it is sealed
+// in place. The object's bytes are left in the frame.
+Reference seal_frame(const DomainKey& key, ObjectKind kind, MutByteView frame,
+                     std::size_t head_bytes) {
   const std::size_t ad_bytes = head_bytes + kCommitBytes;
-  out.bytes.resize(ad_bytes + payload.size() + crypto::kTagBytes);
-  crypto::seal_once(out.ref.key, ByteView(out.bytes).first(ad_bytes), payload,
-                    out.bytes.data() + ad_bytes, out.bytes.data() + ad_bytes + payload.size());
-  out.ref.id = object_id(out.bytes);
-  return out;
+  const MutByteView payload = frame.subspan(ad_bytes, frame.size() - ad_bytes - crypto::kTagBytes);
+  Reference ref;
+  ref.domain = key.domain();
+  ref.key = object_secret(key.sealing_key(), kind, frame.first(head_bytes), payload);
+  const Secret32 com = crypto::prf(ref.key, "commit", {});
+  std::copy(com.bytes.begin(), com.bytes.end(), frame.data() + head_bytes);
+  crypto::seal_once(ref.key, frame.first(ad_bytes), payload, payload.data(),
+                    payload.data() + payload.size());
+  ref.id = object_id(frame);
+  return ref;
 }
 
-// codec, page count, lengths, then the data, padded with zeros to 512.
-void begin_payload(Bytes& payload, Codec codec, std::size_t pages, std::size_t data_bytes,
-                   std::size_t raw_bytes) {
-  Writer w(payload);
+// codec, page count, lengths; the data follows, padded with zeros to 512.
+void put_payload_head(std::uint8_t* at, Codec codec, std::size_t pages, std::size_t data_bytes,
+                      std::size_t raw_bytes) {
+  Bytes head;
+  head.reserve(kPayloadHeadBytes);
+  Writer w(head);
   w.u8(static_cast<std::uint8_t>(codec));
   w.u8(0);
   w.u16(static_cast<std::uint16_t>(pages));
   w.u32(static_cast<std::uint32_t>(data_bytes));
   w.u32(static_cast<std::uint32_t>(raw_bytes));
   w.u32(0);
+  std::copy(head.begin(), head.end(), at);
 }
 
+// Level 1 with a table that leaves room for the data in the first-level cache: a tenth faster than
+// plain level 1 on chunks of 32 KiB, half a percent larger. Every writer must use the same
+// settings: other bytes of the same pages do not deduplicate.
 struct CompressContext {
-  ZSTD_CCtx* context = ZSTD_createCCtx();
+  CompressContext() : context(ZSTD_createCCtx()) {
+    ZSTD_CCtx_setParameter(context, ZSTD_c_compressionLevel, 1);
+    ZSTD_CCtx_setParameter(context, ZSTD_c_hashLog, 12);
+    ZSTD_CCtx_setParameter(context, ZSTD_c_minMatch, 6);
+  }
   ~CompressContext() { ZSTD_freeCCtx(context); }
+  ZSTD_CCtx* context;
+};
+// Chunks have no children: their heads are of one length, so that a chunk is packed where it is
+// sealed.
+constexpr std::size_t kChunkPayloadAt = kFixedHeadBytes + kCommitBytes;
+constexpr std::size_t kChunkDataAt = kChunkPayloadAt + kPayloadHeadBytes;
+constexpr std::size_t kChunkDataMax = ZSTD_COMPRESSBOUND(kMaxChunkPages * kPageBytes) + kPadBytes;
+struct ChunkFrame {
+  std::array<std::uint8_t, kChunkDataAt + kChunkDataMax + crypto::kTagBytes> bytes;
 };
 struct DecompressContext {
   ZSTD_DCtx* context = ZSTD_createDCtx();
@@ -163,42 +184,51 @@ Result<ObjectHead> parse_head(ByteView object) {
 }
 
 SealedObject seal_chunk(const DomainKey& key, ByteView pages, bool compress) {
-  const std::size_t count = pages.size() / kPageBytes;
+  if (pages.size() > kMaxChunkPages * kPageBytes) std::abort();  // the caller's mistake: no room
   static thread_local CompressContext zstd;
-  static thread_local Bytes payload;
-  payload.clear();
-  bool packed = false;
+  static thread_local const auto frame = std::make_unique<ChunkFrame>();
+  std::uint8_t* const data = frame->bytes.data() + kChunkDataAt;
+  std::size_t data_bytes = pages.size();
+  Codec codec = Codec::kRaw;
   if (compress) {
-    const std::size_t bound = ZSTD_compressBound(pages.size());
-    payload.resize(kPayloadHeadBytes + bound);
-    const std::size_t n = ZSTD_compressCCtx(zstd.context, payload.data() + kPayloadHeadBytes, bound,
-                                            pages.data(), pages.size(), 1);
+    const std::size_t n =
+        ZSTD_compress2(zstd.context, data, kChunkDataMax, pages.data(), pages.size());
     // Worth it only if it saves at least one padding unit.
     if (ZSTD_isError(n) == 0 && round_up(kPayloadHeadBytes + n, kPadBytes) <
                                     round_up(kPayloadHeadBytes + pages.size(), kPadBytes)) {
-      Bytes head;
-      begin_payload(head, Codec::kZstd, count, n, pages.size());
-      std::copy(head.begin(), head.end(), payload.begin());
-      payload.resize(kPayloadHeadBytes + n);
-      packed = true;
+      codec = Codec::kZstd;
+      data_bytes = n;
     }
   }
-  if (!packed) {
-    payload.clear();
-    begin_payload(payload, Codec::kRaw, count, pages.size(), pages.size());
-    payload.insert(payload.end(), pages.begin(), pages.end());
-  }
-  payload.resize(static_cast<std::size_t>(round_up(payload.size(), kPadBytes)), 0);
-  return seal(key, ObjectKind::kChunk, 0, {}, payload);
+  if (codec == Codec::kRaw) std::copy(pages.begin(), pages.end(), data);
+  std::uint8_t* const payload = frame->bytes.data() + kChunkPayloadAt;
+  put_payload_head(payload, codec, pages.size() / kPageBytes, data_bytes, pages.size());
+  const auto payload_bytes =
+      static_cast<std::size_t>(round_up(kPayloadHeadBytes + data_bytes, kPadBytes));
+  std::fill(data + data_bytes, payload + payload_bytes, std::uint8_t{0});
+  const Bytes head = encode_head(ObjectKind::kChunk, 0, key, payload_bytes, {});
+  std::copy(head.begin(), head.end(), frame->bytes.begin());
+  const auto sealed =
+      MutByteView(frame->bytes).first(kChunkPayloadAt + payload_bytes + crypto::kTagBytes);
+  SealedObject out;
+  out.ref = seal_frame(key, ObjectKind::kChunk, sealed, kFixedHeadBytes);
+  out.bytes.assign(sealed.begin(), sealed.end());
+  return out;
 }
 
 SealedObject seal_node(const DomainKey& key, ObjectKind kind, std::uint8_t level,
                        const std::vector<ObjectKey>& children, ByteView data) {
-  Bytes payload;
-  begin_payload(payload, Codec::kRaw, 0, data.size(), data.size());
-  payload.insert(payload.end(), data.begin(), data.end());
-  payload.resize(static_cast<std::size_t>(round_up(payload.size(), kPadBytes)), 0);
-  return seal(key, kind, level, children, payload);
+  const auto payload_bytes =
+      static_cast<std::size_t>(round_up(kPayloadHeadBytes + data.size(), kPadBytes));
+  SealedObject out;
+  out.bytes = encode_head(kind, level, key, payload_bytes, children);
+  const std::size_t head_bytes = out.bytes.size();
+  out.bytes.resize(head_bytes + kCommitBytes + payload_bytes + crypto::kTagBytes);
+  std::uint8_t* const payload = out.bytes.data() + head_bytes + kCommitBytes;
+  put_payload_head(payload, Codec::kRaw, 0, data.size(), data.size());
+  std::copy(data.begin(), data.end(), payload + kPayloadHeadBytes);
+  out.ref = seal_frame(key, kind, out.bytes, head_bytes);
+  return out;
 }
 
 Result<Bytes> open_object(const Reference& ref, ByteView object, bool verify_id) {

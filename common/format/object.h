@@ -91,7 +91,8 @@ class DomainKey {
   Secret32 cutting_;
 };
 
-// Seals `pages` (a multiple of 4096, 1..32 pages). compress: try zstd -1, keep it if it helps.
+// Seals `pages` (a multiple of 4096, 1..32 pages; more aborts). compress: try zstd, keep it if it
+// helps.
 SealedObject seal_chunk(const DomainKey& key, ByteView pages, bool compress = true);
 // Seals a node; children are the clear list, data the sealed part.
 SealedObject seal_node(const DomainKey& key, ObjectKind kind, std::uint8_t level,

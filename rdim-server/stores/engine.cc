@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "rdim-server/stores/fast_crc32c.h"
 #include "rdim-server/stores/rocks_status.h"
 
 namespace dims::stores {
@@ -34,6 +35,7 @@ Error open_error(const rocksdb::Status& status, const std::string& folder) {
 Result<std::unique_ptr<Engine>> Engine::open(const StoreOptions& options, bool create) {
   std::unique_ptr<Engine> engine(new Engine());
   engine->folder_ = options.folder;
+  spdlog::debug("checksums of the database by {}", fast_crc32c() ? "instruction" : "tables");
   rocksdb::DBOptions db_options = database_options(options);
   db_options.create_if_missing = create;
   db_options.create_missing_column_families = create;

@@ -140,8 +140,9 @@ Result<std::vector<PutOutcome>> RocksObjectStore::put(std::span<const PutItem> i
 
 Result<Bytes> RocksObjectStore::get_one(const ObjectKey& key) {
   rocksdb::PinnableSlice value;
-  const rocksdb::Status status =
-      engine_.db().Get(rocksdb::ReadOptions(), engine_.objects(), row_key(key), &value);
+  rocksdb::ReadOptions options;
+  options.verify_checksums = false;  // the id says more, and is looked at below
+  const rocksdb::Status status = engine_.db().Get(options, engine_.objects(), row_key(key), &value);
   if (status.IsNotFound()) return absent_error(key);
   if (!status.ok() && !status.IsCorruption()) {
     return from_rocks(status, "cannot read object " + key.id.short_hex());
