@@ -18,4 +18,9 @@ v1::ErrorDetail to_detail(const Error& error);
 Error from_grpc(const grpc::Status& status, const std::string& where);
 grpc::Status to_grpc(const Error& error);
 
+// Of a call that our own shutdown ended.
+inline Error shut_down_error() {
+  return make_error(ErrorCode::kCancelled, "the connection was shut down");
+}
+
 }  // namespace dims::client

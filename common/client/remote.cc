@@ -16,8 +16,6 @@ constexpr std::uint32_t kImagesPerPage = 500;
 constexpr std::size_t kRequestsInFlightDefault = 64;
 constexpr std::size_t kMessageOverhead = 64 * 1024;  // keys and framing beside the objects of a put
 
-Error cancelled() { return make_error(ErrorCode::kCancelled, "the connection was shut down"); }
-
 std::string fresh_key() {
   return std::string(as_text(system_random().id<Id<struct IdempotencyKeyTag, 16>>().view()));
 }
@@ -49,7 +47,7 @@ void GrpcRemote::shutdown() {
 }
 
 Error GrpcRemote::failed(const grpc::Status& status) {
-  if (calls_.down()) return cancelled();
+  if (calls_.down()) return shut_down_error();
   Error error = from_grpc(status, options_.address);
   note(error);
   return error;
@@ -126,7 +124,7 @@ Result<GrpcRemote::Known> GrpcRemote::say_hello() {
 
 Result<GrpcRemote::Known> GrpcRemote::known() {
   std::unique_lock lock(hello_mutex_);
-  if (calls_.down()) return cancelled();
+  if (calls_.down()) return shut_down_error();
   if (known_) return *known_;
   if (hello_running_) {
     const std::uint64_t round = hello_round_;

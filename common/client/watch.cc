@@ -13,8 +13,6 @@ namespace {
 
 constexpr std::size_t kQueuedMax = 64;
 
-Error cancelled() { return make_error(ErrorCode::kCancelled, "the connection was shut down"); }
-
 }  // namespace
 
 // What the reader of events sees; outlives the call.
@@ -135,7 +133,7 @@ Result<ServerEvent> Watch::next(std::chrono::milliseconds timeout) {
 void Watch::cancel() {
   std::lock_guard lock(mutex_);
   cancelled_ = true;
-  if (!broken_) broken_ = cancelled();
+  if (!broken_) broken_ = shut_down_error();
   arrived_.notify_one();
   if (!call_) return;
   call_->context.TryCancel();
@@ -161,7 +159,7 @@ class WatchHandle : public contract::EventStream {
 
 Result<std::unique_ptr<contract::EventStream>> WatchList::open(const v1::WatchRequest& request) {
   std::lock_guard lock(mutex_);
-  if (down_) return cancelled();
+  if (down_) return shut_down_error();
   std::erase_if(watches_, [](const std::weak_ptr<Watch>& watch) { return watch.expired(); });
   auto watch = Watch::start(lane_, where_, request);
   watches_.push_back(watch);

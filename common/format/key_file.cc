@@ -17,7 +17,7 @@ std::string check_of(std::string_view body) {
   return to_hex(crypto::sha256(as_bytes(body)).view().first(8));
 }
 
-Error corrupt(const std::string& what) {
+Error bad_key_file(const std::string& what) {
   return make_error(ErrorCode::kCorrupt, "key file: " + what,
                     "restore it from your copy; it cannot be made anew");
 }
@@ -70,14 +70,14 @@ std::string encode_key_file(const KeyFile& key) {
 }
 
 Result<KeyFile> parse_key_file(std::string_view text) {
-  if (text.size() > kMaxBytes) return corrupt("too long");
+  if (text.size() > kMaxBytes) return bad_key_file("too long");
   if (text.substr(0, text.find('\n')) != kFirstLine) {
     if (text.substr(0, 9) == "dims-key ") {
       return make_error(ErrorCode::kUnsupported, "key file of an unknown format",
                         "update this program");
     }
-    return corrupt("this is not a key file (its first line is not '" + std::string(kFirstLine) +
-                   "')");
+    return bad_key_file("this is not a key file (its first line is not '" +
+                        std::string(kFirstLine) + "')");
   }
   std::map<std::string_view, std::string_view> fields;
   std::size_t at = 0;
@@ -86,17 +86,17 @@ Result<KeyFile> parse_key_file(std::string_view text) {
     const std::size_t end = std::min(text.find('\n', at), text.size());
     const std::string_view line = trim(text.substr(at, end - at));
     if (check_at != std::string_view::npos && !line.empty()) {
-      return corrupt("line " + std::to_string(line_number) +
-                     " follows the check sum, which does not cover it");
+      return bad_key_file("line " + std::to_string(line_number) +
+                          " follows the check sum, which does not cover it");
     }
     if (line_number > 1 && !line.empty() && line[0] != '#') {
       const auto equals = line.find('=');
       if (equals == std::string_view::npos)
-        return corrupt("line " + std::to_string(line_number) + " has no '='");
+        return bad_key_file("line " + std::to_string(line_number) + " has no '='");
       const std::string_view name = trim(line.substr(0, equals));
       if (!fields.emplace(name, trim(line.substr(equals + 1))).second) {
-        return corrupt("line " + std::to_string(line_number) + " repeats '" + std::string(name) +
-                       "'");
+        return bad_key_file("line " + std::to_string(line_number) + " repeats '" +
+                            std::string(name) + "'");
       }
       if (name == "check") check_at = at;
     }
@@ -108,8 +108,8 @@ Result<KeyFile> parse_key_file(std::string_view text) {
     const auto found = fields.find(name);
     const auto value = found == fields.end() ? std::nullopt : IdType::from_hex_text(found->second);
     if (!value) {
-      problem = corrupt("'" + std::string(name) + "' is missing or not " +
-                        std::to_string(IdType::kBytes) + " bytes of hex");
+      problem = bad_key_file("'" + std::string(name) + "' is missing or not " +
+                             std::to_string(IdType::kBytes) + " bytes of hex");
       bad = true;
       return;
     }
@@ -124,7 +124,7 @@ Result<KeyFile> parse_key_file(std::string_view text) {
   field("signing-seed", seed);
   if (bad) return problem;
   if (check_at == std::string_view::npos || fields["check"] != check_of(text.substr(0, check_at))) {
-    return corrupt("its check sum is wrong");
+    return bad_key_file("its check sum is wrong");
   }
   key.signing = crypto::signing_key_from_seed(seed);
   return key;

@@ -13,7 +13,7 @@
 namespace dims::format {
 namespace {
 
-constexpr std::uint32_t kMagic = 0x314a4f44;  // "DOJ1"
+constexpr std::uint32_t kObjectMagic = 0x314a4f44;  // "DOJ1"
 constexpr std::uint8_t kVersion = 1;
 constexpr std::size_t kFixedHeadBytes = 40;
 constexpr std::size_t kPayloadHeadBytes = 16;
@@ -36,7 +36,7 @@ Bytes encode_head(ObjectKind kind, std::uint8_t level, const DomainKey& key,
   Bytes head;
   head.reserve(kFixedHeadBytes + domains.size() * 16 + children.size() * 33);
   Writer w(head);
-  w.u32(kMagic);
+  w.u32(kObjectMagic);
   w.u8(kVersion);
   w.u8(static_cast<std::uint8_t>(kind));
   w.u8(level);
@@ -134,7 +134,7 @@ ObjectId object_id(ByteView object) {
 
 Result<ObjectHead> parse_head(ByteView object) {
   Reader r(object);
-  if (r.u32() != kMagic) return corrupt("no object magic");
+  if (r.u32() != kObjectMagic) return corrupt("no object magic");
   const std::uint8_t version = r.u8();
   if (r.ok() && version != kVersion) {
     return make_error(ErrorCode::kUnsupported,

@@ -8,7 +8,7 @@
 namespace dims::format {
 namespace {
 
-constexpr std::uint32_t kMagic = 0x31524556;  // "VER1"
+constexpr std::uint32_t kVersionMagic = 0x31524556;  // "VER1"
 constexpr std::uint32_t kFormat = 1;
 constexpr std::size_t kSignedBytes = kVersionRecordBytes - 64;
 
@@ -16,7 +16,7 @@ Bytes encode_body(const VersionRecord& v) {
   Bytes out;
   out.reserve(kVersionRecordBytes);
   Writer w(out);
-  w.u32(kMagic);
+  w.u32(kVersionMagic);
   w.u32(kFormat);
   w.id(v.org);
   w.id(v.parent);
@@ -70,7 +70,7 @@ Result<VersionRecord> decode_version(ByteView bytes, bool verify) {
   };
   if (bytes.size() != kVersionRecordBytes) return corrupt("length");
   Reader r(bytes);
-  if (r.u32() != kMagic) return corrupt("magic");
+  if (r.u32() != kVersionMagic) return corrupt("magic");
   if (r.u32() != kFormat) {
     return make_error(ErrorCode::kUnsupported, "version record of an unknown format",
                       "update this program");

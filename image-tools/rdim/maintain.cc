@@ -10,6 +10,8 @@
 namespace dims::rdim {
 namespace {
 
+using rdim::json_of;  // beside those below, which would hide it
+
 constexpr std::chrono::milliseconds kPollEvery{200};
 
 const char* name_of(contract::Severity severity) {
@@ -45,7 +47,7 @@ Json json_of(const contract::CollectionStatus& status) {
   json["began"] = json_of_time(status.began_unix_s * 1'000'000'000);
   json["ended"] = json_of_time(status.ended_unix_s * 1'000'000'000);
   json["next_in_s"] = status.next_in_s == 0 ? Json(nullptr) : Json(status.next_in_s);
-  json["failed"] = status.failed ? rdim::json_of(*status.failed)["error"] : Json(nullptr);
+  json["failed"] = status.failed ? json_of(*status.failed)["error"] : Json(nullptr);
   return json;
 }
 

@@ -8,7 +8,7 @@ namespace dims::catalog {
 namespace {
 
 constexpr std::uint32_t kMagic = 0x31544552;  // "RET1"
-constexpr std::uint32_t kFormat = 1;
+constexpr std::uint32_t kRetentionFormat = 1;
 constexpr std::uint64_t kHourNs = 3'600'000'000'000;
 constexpr const char* kHint = "'all', or parts such as last=10,hourly=24,daily=14,weekly=8";
 
@@ -50,7 +50,7 @@ Bytes encode_retention(const RetentionPolicy& policy) {
   Bytes out;
   Writer w(out);
   w.u32(kMagic);
-  w.u32(kFormat);
+  w.u32(kRetentionFormat);
   w.u32(policy.all ? 1 : 0);
   w.u32(policy.last);
   w.u32(policy.hourly);
@@ -63,7 +63,7 @@ Result<RetentionPolicy> decode_retention(ByteView bytes) {
   Reader r(bytes);
   const bool ours = r.u32() == kMagic;
   if (!ours) return make_error(ErrorCode::kCorrupt, "a retention record is damaged");
-  if (r.u32() != kFormat) {
+  if (r.u32() != kRetentionFormat) {
     return make_error(ErrorCode::kUnsupported, "a retention record of an unknown format",
                       "use the version of rdim-server that wrote it");
   }

@@ -5,7 +5,7 @@
 namespace dims::catalog {
 namespace {
 
-constexpr std::size_t kRowsABatch = 256;
+constexpr std::size_t kSessionsABatch = 256;
 // Of a linked version: its image's chain, a head or a session led to it and so decided about it.
 constexpr std::uint8_t kDecided = 1;
 
@@ -65,7 +65,7 @@ Status RootWalk::gather_images() {
 Status RootWalk::gather_sessions() {
   std::string after;
   for (;;) {
-    DIMS_ASSIGN(const auto rows, catalog_.refs_.list("session/", after, kRowsABatch));
+    DIMS_ASSIGN(const auto rows, catalog_.refs_.list("session/", after, kSessionsABatch));
     for (const auto& [key, value] : rows) {
       after = key;
       const auto session = decode_session(value.value);
@@ -81,7 +81,7 @@ Status RootWalk::gather_sessions() {
         if (journal.newest.journal == session->journal) pins_.insert(journal.version);
       }
     }
-    if (rows.size() < kRowsABatch) return ok_status();
+    if (rows.size() < kSessionsABatch) return ok_status();
   }
 }
 

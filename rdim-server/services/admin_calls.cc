@@ -7,6 +7,8 @@
 namespace dims::services {
 namespace {
 
+using services::to_proto;  // beside those below, which would hide it
+
 void to_proto(const contract::CheckFinding& finding, v1::CheckFinding* out) {
   out->set_code(finding.code);
   out->set_severity(static_cast<v1::CheckFinding::Severity>(finding.severity));

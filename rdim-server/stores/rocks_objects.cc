@@ -21,11 +21,6 @@ constexpr std::size_t kBatchOverheadBytes =
 rocksdb::Slice slice_of(ByteView bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
-rocksdb::ReadOptions scan_options() {
-  rocksdb::ReadOptions options;
-  options.fill_cache = false;  // a scan must not push out what reads need
-  return options;
-}
 
 }  // namespace
 

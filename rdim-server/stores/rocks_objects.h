@@ -15,6 +15,13 @@
 
 namespace dims::stores {
 
+// A scan must not push out of the cache what reads need.
+inline rocksdb::ReadOptions scan_options() {
+  rocksdb::ReadOptions options;
+  options.fill_cache = false;
+  return options;
+}
+
 class RocksObjectStore : public contract::ObjectStore {
  public:
   RocksObjectStore(Engine& engine, Clock& clock, const StoreOptions& options);

@@ -16,12 +16,6 @@ using contract::StoreFinding;
 // lives in it.
 constexpr double kGarbageShareMin = 0.25;
 
-rocksdb::ReadOptions scan_options() {
-  rocksdb::ReadOptions options;
-  options.fill_cache = false;
-  return options;
-}
-
 std::string after_key(const std::optional<ObjectKey>& after) {
   // The shortest key behind it.
   return after ? row_key(*after) + '\0' : std::string();

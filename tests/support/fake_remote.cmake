@@ -2,4 +2,4 @@
 add_library(dims_fake_remote STATIC
   ${CMAKE_CURRENT_LIST_DIR}/fake_remote.cc ${CMAKE_CURRENT_LIST_DIR}/fake_server.cc)
 target_link_libraries(dims_fake_remote PUBLIC dims_contract Threads::Threads)
-dims_own(dims_fake_remote)
+dims_own(dims_fake_remote test)

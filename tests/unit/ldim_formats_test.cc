@@ -16,7 +16,7 @@ namespace {
 
 // "name hex" lines; '#' begins a comment.
 std::map<std::string, Bytes> read_golden(const std::string& name) {
-  std::ifstream in(std::string(DIMS_GOLDEN_FOLDER) + "/" + name);
+  std::ifstream in(std::string(DIMS_GOLDEN_FOLDER "/") + name);
   REQUIRE(in.good());
   std::map<std::string, Bytes> golden;
   for (std::string line; std::getline(in, line);) {

@@ -11,8 +11,6 @@ using namespace dims::test;
 
 namespace {
 
-constexpr std::uint32_t kPages = 3;
-
 struct CheckFixture {
   CheckFixture() {
     fill(0, 10);

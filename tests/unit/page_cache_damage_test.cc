@@ -18,8 +18,6 @@ using ldim::PageCache;
 namespace {
 
 constexpr std::uint64_t kObjects = 120;
-constexpr std::uint32_t kPages = 3;
-
 std::vector<std::string> cache_files(io::FileSystem& fs) { return fs.list(kCacheFolder).value(); }
 
 void fill(io::FileSystem& fs, const ldim::PageCacheOptions& options, std::uint64_t first = 0) {

@@ -13,8 +13,6 @@ using ldim::PageCache;
 
 namespace {
 
-constexpr std::uint32_t kPages = 3;
-
 std::uint64_t count_right(PageCache& cache, std::uint64_t from, std::uint64_t to) {
   std::uint64_t right = 0;
   for (std::uint64_t i = from; i < to; ++i)

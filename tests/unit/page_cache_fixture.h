@@ -15,6 +15,7 @@
 namespace dims::test {
 
 inline const std::string kCacheFolder = "/cache";
+inline constexpr std::uint32_t kPages = 3;  // of an object, where a test does not care
 
 inline ObjectId object_id(std::uint64_t number) {
   SeededRandom random(number * 2 + 1);
