@@ -150,6 +150,7 @@ class WatchHandle : public contract::EventStream {
   Result<ServerEvent> next(std::chrono::milliseconds timeout) override {
     return watch_->next(timeout);
   }
+  void cancel() override { watch_->cancel(); }
 
  private:
   std::shared_ptr<Watch> watch_;

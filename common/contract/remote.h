@@ -142,6 +142,8 @@ class EventStream {
   virtual ~EventStream() = default;  // cancels
   // The next event; kDeadlineExceeded after the timeout, kUnavailable when the stream broke.
   virtual Result<ServerEvent> next(std::chrono::milliseconds timeout) = 0;
+  // Wakes who waits in next(), now and from now on: kCancelled. From any thread.
+  virtual void cancel() {}
 };
 
 class Remote {

@@ -138,6 +138,7 @@ class Disk {
   bool quitting() const { return environment_.quitting && environment_.quitting(); }
   Status check_range(ByteRange range) const;
   void watch();
+  void stop_watch();
   void on_event(const contract::ServerEvent& event);
   void on_handed_over();
   void note_client_alive();
@@ -194,6 +195,7 @@ class Disk {
   std::mutex watch_mutex_;
   std::condition_variable watch_changed_;
   bool watch_stop_ = false;
+  contract::EventStream* events_ = nullptr;  // what watch() reads now
   std::uint64_t known_head_sequence_ = 0;
   VersionId known_head_;
   std::string lease_wanted_by_;  // the machine that asked last; empty: none since we have it

@@ -303,12 +303,16 @@ void Disk::watch() {
     lock.unlock();
     const LdimState state = state_->current();
     auto events = environment_.remote.watch({state.image}, state.session);
+    lock.lock();
+    if (watch_stop_) return;
+    events_ = events.ok() ? events->get() : nullptr;
+    lock.unlock();
     bool ready = false;
     while (events.ok()) {
       const auto event = (*events)->next(std::chrono::milliseconds(500));
       {
         const std::lock_guard check(watch_mutex_);
-        if (watch_stop_) return;
+        if (watch_stop_) break;
       }
       keep_alive_note();
       if (!(state_->current().image == state.image)) break;  // retargeted to a branch
@@ -319,6 +323,10 @@ void Disk::watch() {
       ready = true;
       on_event(*event);
     }
+    lock.lock();
+    events_ = nullptr;
+    if (watch_stop_) return;
+    lock.unlock();
     events = make_error(ErrorCode::kCancelled, "");
     keep_alive_note();
     lock.lock();
@@ -326,6 +334,16 @@ void Disk::watch() {
                   : std::min(pause * 2, std::chrono::milliseconds(5000));
     watch_changed_.wait_for(lock, pause, [&] { return watch_stop_; });
   }
+}
+
+void Disk::stop_watch() {
+  {
+    const std::lock_guard lock(watch_mutex_);
+    watch_stop_ = true;
+    if (events_ != nullptr) events_->cancel();
+  }
+  watch_changed_.notify_all();
+  if (watch_thread_.joinable()) watch_thread_.join();
 }
 
 Status Disk::close(std::chrono::milliseconds longest) {
@@ -353,12 +371,7 @@ Status Disk::close(std::chrono::milliseconds longest) {
                      sealed->epoch, root_);
     }
   }
-  {
-    const std::lock_guard lock(watch_mutex_);
-    watch_stop_ = true;
-  }
-  watch_changed_.notify_all();
-  if (watch_thread_.joinable()) watch_thread_.join();
+  stop_watch();
   if (write_back_ != nullptr) write_back_->stop();
   if (tidy_ != nullptr) tidy_->stop();
   const LdimState now = state_->current();
@@ -379,15 +392,8 @@ Status Disk::close(std::chrono::milliseconds longest) {
 }
 
 Disk::~Disk() {
-  if (cache_ != nullptr && !closed_ && watch_thread_.joinable()) {
-    // Not closed in order: stop the threads, touch nothing.
-    {
-      const std::lock_guard lock(watch_mutex_);
-      watch_stop_ = true;
-    }
-    watch_changed_.notify_all();
-    watch_thread_.join();
-  }
+  // Not closed in order: stop the threads, touch nothing.
+  if (cache_ != nullptr && !closed_) stop_watch();
   if (fetcher_ != nullptr) fetcher_->stop();
   if (read_ahead_ != nullptr) read_ahead_->stop();
   if (fill_ != nullptr) fill_->stop();

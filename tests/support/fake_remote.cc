@@ -41,7 +41,7 @@ class FakeRemote::Stream : public EventStream {
     }
     const auto until = std::chrono::steady_clock::now() + timeout;
     for (;;) {
-      if (network_->down) return ended();
+      if (network_->down || cancelled_) return ended();
       if (network_->outage != outage_) return away();
       if (auto event = server_->event_after(next_, images_, session_)) {
         next_ = event->second;
@@ -53,7 +53,14 @@ class FakeRemote::Stream : public EventStream {
     }
   }
 
+  void cancel() override {
+    std::lock_guard lock(network_->mutex);
+    cancelled_ = true;
+    network_->changed.notify_all();
+  }
+
  private:
+  bool cancelled_ = false;  // under the network's mutex
   std::shared_ptr<FakeServer> server_;
   std::shared_ptr<Network> network_;
   std::vector<ImageId> images_;
