@@ -14,7 +14,7 @@ namespace dims::format {
 struct TreeParameters {
   std::uint16_t leaf_pages = 256;
   std::uint16_t fanout = 32;
-  std::uint32_t chunk_mean_bytes = 32 * 1024;  // for cutting; a chunk never passes kMaxChunkPages
+  std::uint32_t chunk_mean_bytes = 64 * 1024;  // for cutting; a chunk never passes kMaxChunkPages
   friend bool operator==(const TreeParameters&, const TreeParameters&) = default;
 };
 Status check_parameters(const TreeParameters& parameters);

@@ -14,7 +14,7 @@ struct ImportCommand {
   std::string source;
   std::string name;
   std::string format;
-  std::string chunk_mean = "32K";
+  std::string chunk_mean = "64K";
   bool chunk_mean_given = false;
   bool update = false;
   bool fixed = false;

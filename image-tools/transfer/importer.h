@@ -24,7 +24,7 @@ struct ImportOptions {
   bool update = false;  // commit on top of the head of an image that exists
   bool compress = true;
   tree::CutMode cut_mode = tree::CutMode::kContent;
-  std::uint32_t chunk_mean_bytes = 32 * 1024;  // of a new image; an update keeps the image's
+  std::uint32_t chunk_mean_bytes = 64 * 1024;  // of a new image; an update keeps the image's
   unsigned threads = 3;                        // that read, cut and seal
   unsigned upload_threads = 4;                 // batches on their way at a time
 };

@@ -40,6 +40,7 @@ rocksdb::DBOptions database_options(const StoreOptions& options) {
   db.paranoid_checks = true;
   db.max_background_jobs = 2;
   db.max_open_files = options.open_files_max;
+  db.max_file_opening_threads = options.open_threads_max;
   db.max_total_wal_size = 64 * kMiB;
   db.bytes_per_sync = kSyncStepBytes;
   db.wal_bytes_per_sync = kSyncStepBytes;

@@ -31,6 +31,7 @@ struct StoreOptions {
   std::uint64_t write_buffers_max = 3;
   std::uint64_t block_cache_bytes = 64 * kMiB;  // indexes and filters of the tables too
   int open_files_max = 512;
+  int open_threads_max = 16;  // that look at tables while the store opens
   // Once this much is put and not yet made durable, further puts go past the log and the next
   // barrier flushes instead of syncing: bulk data is written once, a small commit costs one sync.
   std::uint64_t log_bytes_max = 8 * kMiB;

@@ -1,12 +1,15 @@
 // The server's power goes, or its disk fails, at any call of the engine. States: DIMS_TEST_SIZE
-// (300; large 50,000).
+// (2,000; large 50,000).
 #include <unistd.h>
 #include <rocksdb/env.h>
 #include <rocksdb/system_clock.h>
 #include <spdlog/spdlog.h>
 
+#include <array>
+#include <atomic>
 #include <cstdio>
 #include <filesystem>
+#include <thread>
 #include <catch2/catch.hpp>
 
 #include "rdim-server/catalog/catalog.h"
@@ -27,7 +30,9 @@ constexpr std::uint64_t kImageBytes = 64 * kMiB;
 std::string scratch_folder() {
   std::error_code error;
   const bool shm = std::filesystem::exists("/dev/shm", error);
-  return std::string(shm ? "/dev/shm" : "/tmp") + "/dims-power-" + std::to_string(getpid());
+  static std::atomic<int> number{0};
+  return std::string(shm ? "/dev/shm" : "/tmp") + "/dims-power-" + std::to_string(getpid()) + "-" +
+         std::to_string(++number);
 }
 
 // After an error the engine's threads sleep for a second: not here.
@@ -74,6 +79,7 @@ class Rig {
     options.write_buffer_bytes = 256 * kKiB;
     options.log_bytes_max = 24 * kKiB;  // some commits go through the log, some past it
     options.block_cache_bytes = kMiB;
+    options.open_threads_max = 1;
     DIMS_ASSIGN(store_, stores::Store::open(options, clock_, random_));
     DIMS_ASSIGN(catalog_,
                 catalog::Catalog::open(store_->objects(), store_->refs(), store_->generation(),
@@ -216,19 +222,21 @@ std::string recover(Rig& rig, std::uint64_t* cuts) {
   return rig.look();
 }
 
-}  // namespace
+struct Lives {
+  std::uint64_t cuts = 0, commits = 0;
+  std::string failure;
+};
 
-TEST_CASE("server_power_cut_at_any_call_keeps_every_acknowledged_commit") {
-  spdlog::set_level(spdlog::level::off);
-  const std::uint64_t wanted = rounds(300, 50'000);
-  std::uint64_t cuts = 0, commits = 0, lives = 0;
-  while (cuts < wanted) {
-    const std::uint64_t seed_now = seed() + lives++;
-    INFO("DIMS_TEST_SEED=" << seed_now << " (the first life of that run), cuts " << cuts);
-    Rig rig(seed_now);
-    REQUIRE(rig.open().ok());
-    REQUIRE(rig.make_image().ok());
-    for (int life = 0; life < 25 && cuts < wanted; ++life) {
+// Stores that are written to, cut and recovered up to 25 times each, until there were enough cuts.
+void live_and_cut(Lives& lives, std::uint64_t first_seed, std::uint64_t wanted) {
+  for (std::uint64_t now = first_seed; lives.cuts < wanted; ++now) {
+    const std::string where = ", DIMS_TEST_SEED=" + std::to_string(now) + " (the run's first life)";
+    Rig rig(now);
+    if (!rig.open().ok() || !rig.make_image().ok()) {
+      lives.failure = "no new store" + where;
+      return;
+    }
+    for (int life = 0; life < 25 && lives.cuts < wanted; ++life) {
       rig.disk().cut_after(rig.random().below(160));
       if (rig.acquire().ok()) {
         while (rig.commit_once().ok()) {
@@ -237,14 +245,35 @@ TEST_CASE("server_power_cut_at_any_call_keeps_every_acknowledged_commit") {
       rig.disk().cut();
       rig.close();
       rig.disk().apply(rig.random());
-      ++cuts;
-      REQUIRE(recover(rig, &cuts) == "");
+      ++lives.cuts;
+      lives.failure = recover(rig, &lives.cuts);
+      if (!lives.failure.empty()) {
+        lives.failure += where;
+        return;
+      }
     }
-    commits += rig.commits;
+    lives.commits += rig.commits;
   }
+}
+
+}  // namespace
+
+TEST_CASE("server_power_cut_at_any_call_keeps_every_acknowledged_commit") {
+  spdlog::set_level(spdlog::level::off);
+  // Two at a time: a life waits for the engine's threads most of the time.
+  const std::uint64_t wanted = rounds(2'000, 50'000);
+  std::array<Lives, 2> sides;
+  std::vector<std::thread> threads;
+  for (std::size_t side = 0; side < sides.size(); ++side) {
+    threads.emplace_back(
+        [&, side] { live_and_cut(sides[side], seed() + side * 1'000'000, wanted / sides.size()); });
+  }
+  for (auto& thread : threads) thread.join();
+  for (const Lives& side : sides) REQUIRE(side.failure == "");
   std::printf("%llu power cuts, seed %llu: %llu acknowledged commits, none lost\n",
-              static_cast<unsigned long long>(cuts), static_cast<unsigned long long>(seed()),
-              static_cast<unsigned long long>(commits));
+              static_cast<unsigned long long>(sides[0].cuts + sides[1].cuts),
+              static_cast<unsigned long long>(seed()),
+              static_cast<unsigned long long>(sides[0].commits + sides[1].commits));
 }
 
 // By hand: the engine's own recovery makes each run take a second or more.

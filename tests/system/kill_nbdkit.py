@@ -3,7 +3,7 @@
 
 A libnbd client keeps 16 writes and zeroes in flight (overlapping ones too), with flushes between them. After each kill
 every sector must hold the last acknowledged write, or a later one that got no answer. Write-back runs meanwhile, so
-that kills also meet commits. At the end the head on the server is the disk.
+that kills also meet commits. At the end the head on the server is the disk. Several pairs of server and disk at a time.
 """
 import sys
 import time
@@ -17,9 +17,13 @@ import sources  # noqa: E402
 from dims_system import check  # noqa: E402
 from disk_model import check_bytes  # noqa: E402
 from history import SECTOR, ZERO, History, sector_bytes  # noqa: E402
+from side_by_side import run_side_by_side  # noqa: E402
 from sources import MIB  # noqa: E402
 
 DEPTH = 16
+SIZE = 8 * MIB  # small: after each kill every byte is compared
+PAIRS = 4       # of a server and a disk, at work at the same time
+LOAD_S = (0.03, 0.1, 0.1, 0.3, 1.0)  # until a kill, at most
 
 
 class Load:
@@ -86,20 +90,20 @@ def read_all(handle, size):
     return disk
 
 
-def run(world):
-    kills = world.size(20, 200)
-    size = 48 * MIB
-    server = world.server()
-    key = world.key()
-    source = sources.random_file(world.path("disk.src"), size, world.rng)
+def one_pair(world, number):
+    """A server and a disk of their own, killed again and again."""
+    kills = world.size(200, 2000) // PAIRS
+    server = world.server(f"rdim{number}")
+    key = world.key(f"key{number}")
+    source = sources.random_file(world.path(f"disk{number}.src"), SIZE, world.rng)
     world.import_image(server, key, source, "disk")
-    disk = world.disk(server, key, "disk", "cache", write_back="100ms")
+    disk = world.disk(server, key, "disk", f"cache{number}", write_back="10ms")
     history = History(bytearray(source.read_bytes()))
     world.next_value = 1
     checked = writes = 0
     slowest = 0.0
-    for kill in range(kills):
-        seconds = world.rng.choice([0.05, 0.2, 0.5, 1.2]) * world.rng.random() + 0.01
+    for _ in range(kills):
+        seconds = world.rng.choice(LOAD_S) * world.rng.random() + 0.01
         load = Load(world, disk, history)
         world.next_value = load.run(seconds, disk.kill) + 1
         writes += load.answered
@@ -108,19 +112,26 @@ def run(world):
         disk.start()
         slowest = max(slowest, time.monotonic() - began)
         handle = disk.connect()
-        checked += history.settle(read_all(handle, size))
+        checked += history.settle(read_all(handle, SIZE))
         handle.shutdown()
     check(writes > kills, f"only {writes} answers in {kills} rounds: there was no load")
-    world.say(f"{kills} kills: {writes} requests answered, {checked} touched sectors right, "
-              f"slowest restart {slowest:.2f} s")
     commits = len(world.versions(server, key, "disk"))
     check(commits >= 2, "write-back made no version: the kills met no commit")
     disk.sync()
-    world.export_image(server, key, "disk", world.path("head.out"))
-    check_bytes(world.path("head.out").read_bytes(), bytes(history.settled), 0, "the head after all kills")
-    world.say(f"the head is the disk; {commits} versions were made on the way")
+    out = world.path(f"head{number}.out")
+    world.export_image(server, key, "disk", out)
+    check_bytes(out.read_bytes(), bytes(history.settled), 0, "the head after all kills")
     disk.stop()
     server.stop()
+    return kills, writes, checked, commits, slowest
+
+
+def run(world):
+    done = run_side_by_side(world, PAIRS, one_pair)
+    kills, writes, checked, commits = (sum(column) for column in list(zip(*done))[:4])
+    world.say(f"{kills} kills: {writes} requests answered, {checked} touched sectors right, "
+              f"slowest restart {max(answer[4] for answer in done):.2f} s")
+    world.say(f"each head is its disk; {commits} versions were made on the way")
 
 
 dims_system.main(run, __doc__)
