@@ -7,14 +7,11 @@
 #include <cstdlib>
 
 #include "common/crypto/hash.h"
+#include "common/crypto/require.h"
 #include "common/crypto/seal_watch.h"
 
 namespace dims::crypto {
 namespace {
-
-void must(bool ok) {
-  if (!ok) std::abort();
-}
 
 const EVP_CIPHER* gcm() {
   static EVP_CIPHER* const cipher = EVP_CIPHER_fetch(nullptr, "AES-256-GCM", nullptr);
@@ -56,10 +53,10 @@ void start(Contexts::Slot& slot, std::uint64_t identity, const Secret32& key, st
            int enc) {
   const auto iv = iv_of(nonce);
   if (identity == 0 || slot.identity != identity) {
-    must(EVP_CipherInit_ex(slot.context, gcm(), nullptr, key.bytes.data(), iv.data(), enc) == 1);
+    require(EVP_CipherInit_ex(slot.context, gcm(), nullptr, key.bytes.data(), iv.data(), enc) == 1);
     slot.identity = identity;
   } else {
-    must(EVP_CipherInit_ex(slot.context, nullptr, nullptr, nullptr, iv.data(), enc) == 1);
+    require(EVP_CipherInit_ex(slot.context, nullptr, nullptr, nullptr, iv.data(), enc) == 1);
   }
 }
 
@@ -67,12 +64,12 @@ void run_seal(EVP_CIPHER_CTX* context, ByteView ad, ByteView plain, std::uint8_t
               std::uint8_t* tag) {
   int n = 0;
   if (!ad.empty())
-    must(EVP_EncryptUpdate(context, nullptr, &n, ad.data(), static_cast<int>(ad.size())) == 1);
+    require(EVP_EncryptUpdate(context, nullptr, &n, ad.data(), static_cast<int>(ad.size())) == 1);
   if (!plain.empty()) {
-    must(EVP_EncryptUpdate(context, out, &n, plain.data(), static_cast<int>(plain.size())) == 1);
+    require(EVP_EncryptUpdate(context, out, &n, plain.data(), static_cast<int>(plain.size())) == 1);
   }
-  must(EVP_EncryptFinal_ex(context, out + plain.size(), &n) == 1);
-  must(EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_GET_TAG, kTagBytes, tag) == 1);
+  require(EVP_EncryptFinal_ex(context, out + plain.size(), &n) == 1);
+  require(EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_GET_TAG, kTagBytes, tag) == 1);
 }
 
 bool run_open(EVP_CIPHER_CTX* context, ByteView ad, ByteView sealed, const std::uint8_t* tag,
@@ -81,11 +78,12 @@ bool run_open(EVP_CIPHER_CTX* context, ByteView ad, ByteView sealed, const std::
   std::array<std::uint8_t, kTagBytes> copy;
   std::memcpy(copy.data(), tag, kTagBytes);
   if (!ad.empty())
-    must(EVP_DecryptUpdate(context, nullptr, &n, ad.data(), static_cast<int>(ad.size())) == 1);
+    require(EVP_DecryptUpdate(context, nullptr, &n, ad.data(), static_cast<int>(ad.size())) == 1);
   if (!sealed.empty()) {
-    must(EVP_DecryptUpdate(context, out, &n, sealed.data(), static_cast<int>(sealed.size())) == 1);
+    require(EVP_DecryptUpdate(context, out, &n, sealed.data(), static_cast<int>(sealed.size())) ==
+            1);
   }
-  must(EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_SET_TAG, kTagBytes, copy.data()) == 1);
+  require(EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_SET_TAG, kTagBytes, copy.data()) == 1);
   if (EVP_DecryptFinal_ex(context, out + sealed.size(), &n) == 1) return true;
   std::memset(out, 0, sealed.size());  // unverified text must not leave this function
   return false;

@@ -13,6 +13,7 @@
 #include <mutex>
 
 #include "common/crypto/hash.h"
+#include "common/crypto/require.h"
 
 namespace dims::crypto {
 namespace {
@@ -27,10 +28,6 @@ struct Free {
 using X509Ptr = std::unique_ptr<X509, Free<X509_free>>;
 using KeyPtr = std::unique_ptr<EVP_PKEY, Free<EVP_PKEY_free>>;
 using BioPtr = std::unique_ptr<BIO, Free<BIO_free_all>>;
-
-void require(bool ok) {
-  if (!ok) std::abort();  // out of memory, or a library that lacks P-256
-}
 
 std::string text_of(BIO* bio) {
   char* data = nullptr;

@@ -6,12 +6,10 @@
 
 #include <cstdlib>
 
+#include "common/crypto/require.h"
+
 namespace dims::crypto {
 namespace {
-
-void require(bool ok) {
-  if (!ok) std::abort();
-}
 
 const EVP_MD* sha256_md() {
   // Fetched once: the implicit fetch of EVP_sha256() costs a lock and a lookup at every use.
