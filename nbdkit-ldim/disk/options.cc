@@ -80,6 +80,7 @@ const char kOptionsHelp[] =
     "mode=personal|shared|readonly  single writer (default), local writes dropped, no writes\n"
     "ack=journal|sent|received|committed  when a flush is answered (default journal)\n"
     "write-back=eager|manual|DELAY  when sealed epochs are sent (default eager)\n"
+    "seal-after=DURATION         writes that the guest leaves unflushed are sealed after this (30s)\n"
     "session-grace=DURATION      a session outlives the loss of its client by this (default 10m)\n"
     "connect-wait=DURATION       how long to wait for the server at start (default 5s)\n"
     "lease=wait|hand-off|take-over  an image that another machine has: wait for a lease that ends\n"
@@ -148,6 +149,8 @@ Status set_option(DiskOptions& options, std::string_view name, std::string_view 
       options.lease = LeaseKeeper::LeaseAsk::kTakeOver;
     else
       return bad(name, value, "wait, hand-off or take-over");
+  } else if (name == "seal-after") {
+    return set_duration(options.seal_after, name, value);
   } else if (name == "session-grace") {
     return set_duration(options.session_grace, name, value);
   } else if (name == "connect-wait") {

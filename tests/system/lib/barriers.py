@@ -14,6 +14,12 @@ def digest_of(disk):
     return sum(_term(p, disk[p * PAGE:(p + 1) * PAGE]) for p in range(len(disk) // PAGE)) & _MASK
 
 
+class BetweenBarriers(AssertionError):
+    def __init__(self, write, barrier):
+        super().__init__(f"the disk is like this after write {write}, which is between flush {barrier} and the next")
+        self.write, self.barrier = write, barrier
+
+
 class BarrierModel:
     """Writes go to a bytearray; barrier() notes the state. The disk is whole pages, a write need not be."""
 
@@ -43,6 +49,5 @@ class BarrierModel:
         if digest in self.barriers:
             return self.barriers[digest]
         if digest in self.writes:
-            write, barrier = self.writes[digest]
-            raise AssertionError(f"the disk is like this after write {write}, which is between flush {barrier} and the next")
+            raise BetweenBarriers(*self.writes[digest])
         raise AssertionError(f"the disk was never like this, after none of {len(self.writes)} writes")
