@@ -1,3 +1,5 @@
 dims_test(test_trust
-  SOURCES trust_test.cc
+  SOURCES trust_test.cc trust_rules_test.cc trust_log_test.cc trust_state_test.cc trust_grant_test.cc
+          trust_user_test.cc trust_session_test.cc trust_login_test.cc trust_offline_test.cc
+          trust_machine_test.cc ${PROJECT_SOURCE_DIR}/tests/support/sim_file.cc
   DEPS dims_trust)
