@@ -96,21 +96,21 @@ std::uint64_t next_identity() {
 
 }  // namespace
 
-PageCipher::PageCipher(const Secret32& key) : key_(key), identity_(next_identity()) {}
-PageCipher::~PageCipher() { wipe(key_.mut()); }
+PageCipher::PageCipher(const Secret32& key)
+    : key_(*SecretKey::from_view(key.view())), identity_(next_identity()) {}
 
 void PageCipher::seal(std::uint64_t nonce, ByteView ad, ByteView plain, std::uint8_t* out,
                       std::uint8_t* tag) const {
-  internal::watch_seal(key_, iv_of(nonce), ad, plain);
+  internal::watch_seal(key_.key(), iv_of(nonce), ad, plain);
   auto& slot = contexts().seal[identity_ % Contexts::kSlots];
-  start(slot, identity_, key_, nonce, 1);
+  start(slot, identity_, key_.key(), nonce, 1);
   run_seal(slot.context, ad, plain, out, tag);
 }
 
 bool PageCipher::open(std::uint64_t nonce, ByteView ad, ByteView sealed, const std::uint8_t* tag,
                       std::uint8_t* out) const {
   auto& slot = contexts().open[identity_ % Contexts::kSlots];
-  start(slot, identity_, key_, nonce, 0);
+  start(slot, identity_, key_.key(), nonce, 0);
   return run_open(slot.context, ad, sealed, tag, out);
 }
 

@@ -12,6 +12,7 @@
 
 #include "common/base/bytes.h"
 #include "common/base/clock.h"
+#include "common/crypto/secret.h"
 
 namespace dims::crypto {
 
@@ -21,7 +22,6 @@ using Tag = std::array<std::uint8_t, kTagBytes>;
 class PageCipher {
  public:
   explicit PageCipher(const Secret32& key);
-  ~PageCipher();
   PageCipher(const PageCipher&) = delete;
   PageCipher& operator=(const PageCipher&) = delete;
 
@@ -31,7 +31,7 @@ class PageCipher {
                           const std::uint8_t* tag, std::uint8_t* out) const;
 
  private:
-  Secret32 key_;
+  SecretKey key_;
   std::uint64_t identity_;  // names this key in the per-thread context cache
 };
 

@@ -122,7 +122,7 @@ using ScopeId = Id<struct ScopeIdTag, 16>;
 struct Policy {
   bool offline_login = true;
   std::uint32_t offline_users = 5;
-  std::uint64_t offline_max_age_s = 30 * 86400;  // since the last login with the server
+  std::uint64_t offline_max_age_s = 30 * 86400;  // since the last login with the server; 0: any
   std::uint64_t session_max_s = 7 * 86400;       // length of a session certificate
   bool escrow = false;  // private domains' keys are granted to administrators; shown to users
 };

@@ -12,7 +12,8 @@ constexpr std::string_view kPrefix = "dims-join:";
 constexpr std::uint8_t kFormat = 1;
 constexpr std::size_t kCheckBytes = 6;
 constexpr std::size_t kPayloadBytes = 2 + 32 + 32 + 8 + 32 + kJoinTokenBytes + kCheckBytes;
-static_assert(kPayloadBytes == 128);
+constexpr std::size_t kPayloadDigits = (kPayloadBytes * 8 + 5) / 6;
+static_assert(kPayloadBytes == 128 && kPayloadDigits == 171);
 constexpr std::string_view kDigits =
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
@@ -100,17 +101,15 @@ Result<JoinLine> parse_join_line(std::string_view text) {
       !std::all_of(address.begin(), address.end(), [](char c) { return c > ' ' && c < 0x7f; }))
     return bad("its address is malformed");
   const std::string_view digits = text.substr(hash + 1);
-  if (digits.size() > 1024) return bad("it is too long");
-  auto payload = from_base64url(digits);
-  if (!payload || payload->size() < 2) return bad("it has letters that cannot be in it");
-  if ((*payload)[0] != kFormat)
+  const auto start = from_base64url(digits.substr(0, 4));
+  if (!start || start->size() < 3) return bad("it has letters that cannot be in it, or no end");
+  if (start->front() != kFormat)
     return make_error(ErrorCode::kUnsupported, "join line of an unknown format",
                       "update this program");
-  if (payload->size() != kPayloadBytes) {
-    crypto::wipe(*payload);
-    return bad(payload->size() < kPayloadBytes ? "its end is missing"
-                                               : "there is more than belongs to it");
-  }
+  if (digits.size() < kPayloadDigits) return bad("its end is missing");
+  if (digits.size() > kPayloadDigits) return bad("there is more than belongs to it");
+  auto payload = from_base64url(digits);
+  if (!payload) return bad("it has letters that cannot be in it");
   const ByteView covered = ByteView(*payload).first(kPayloadBytes - kCheckBytes);
   const bool fits =
       crypto::equal_constant_time(check_of(address, covered).view().first(kCheckBytes),

@@ -22,7 +22,7 @@ struct Pin {
   Position position;
   friend bool operator==(const Pin&, const Pin&) = default;
 };
-Bytes encode_pin(const Pin& pin);  // 80 bytes, with a check sum
+Bytes encode_pin(const Pin& pin);  // 88 bytes, with a check sum
 Result<Pin> decode_pin(ByteView bytes);
 
 class OrgLog {

@@ -22,6 +22,15 @@ OrgId org_of(const PublicKey& root_key) {
   return org;
 }
 
+Status check_record_time(const LogRecord& record, std::uint64_t now_unix_s) {
+  const std::uint64_t off = record.time_unix_s > now_unix_s ? record.time_unix_s - now_unix_s
+                                                            : now_unix_s - record.time_unix_s;
+  if (off <= kRecordSkew_s) return ok_status();
+  return make_error(ErrorCode::kInvalidArgument,
+                    "log record: its time is " + std::to_string(off) + " s off the server's clock",
+                    "set this machine's clock");
+}
+
 LogRecord make_record(const OrgId& org, const Position* after, std::uint64_t time_unix_s,
                       const Body& body, const crypto::SecretSigner& signer) {
   LogRecord record;

@@ -32,6 +32,11 @@ LogRecord make_record(const OrgId& org, const Position* after, std::uint64_t tim
 // Checks form and signature, nothing else.
 Result<LogRecord> decode_record(ByteView bytes);
 
+// That the record's own time is about now (kRecordSkew_s). Nobody can check that later, so the
+// server does before it appends: the expiry of join keys hangs on it.
+Status check_record_time(const LogRecord& record, std::uint64_t now_unix_s);
+inline constexpr std::uint64_t kRecordSkew_s = 600;
+
 OrgId org_of(const PublicKey& root_key);
 
 }  // namespace dims::trust

@@ -46,8 +46,10 @@ Status check_version_signer(const OrgState& org, const format::VersionRecord& re
       time_s > certificate.to_unix_s + kClockSkew_s)
     return untrusted(record, "it was made outside its session's time");
   const ScopeId id = scope_id(record.image);
-  if (org.epoch(KeyScope::kImage, id, record.image_epoch) == nullptr)
-    return untrusted(record, "of an image epoch that the log does not know");
+  const Epoch* const epoch = org.epoch(KeyScope::kImage, id, record.image_epoch);
+  if (epoch == nullptr) return untrusted(record, "of an image epoch that the log does not know");
+  if (certificate.position.seq < epoch->since_seq)
+    return untrusted(record, "of an image epoch that began after its session");
   const Epoch* const next = org.epoch(KeyScope::kImage, id, record.image_epoch + 1);
   if (next != nullptr && record.sequence > next->body.last_sequence)
     return untrusted(record, "of an image epoch that had ended before it");

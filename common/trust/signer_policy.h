@@ -2,8 +2,8 @@
 //
 // One person with a key file: the key file's key and no other. An organisation: a session key whose
 // certificate says that a writer of the image made it; and no version of an old image epoch beyond
-// the one at which the next epoch began (so that a removed member and a server that helps him
-// cannot go on where he was).
+// the one at which the next epoch began, nor of an epoch that began after the certificate (so that
+// a removed member, or who has stolen an old key, and a server that helps him cannot go on).
 // The parent chain and what this machine knew before are the caller's to check, as before.
 // Threads: thread-safe as long as the log is not extended meanwhile. Ownership: borrows the state.
 // Errors: kUntrusted; what the certificate source returns; those of check_session().

@@ -62,13 +62,13 @@ bool is_valid_name(std::string_view name) {
            c == '_' || c == '-' || c == '@';
   };
   return !name.empty() && name.size() <= kNameBytesMax && name.front() != '-' &&
-         std::all_of(name.begin(), name.end(), fits);
+         name.front() != '.' && std::all_of(name.begin(), name.end(), fits);
 }
 
 Status check_name(std::string_view what, std::string_view name) {
   if (is_valid_name(name)) return ok_status();
   return make_error(ErrorCode::kInvalidArgument, std::string(what) + " is not a valid name",
-                    "1 to 64 letters, digits, '.', '_', '-' or '@', not beginning with '-'");
+                    "1 to 64 letters, digits, '.', '_', '-' or '@', not beginning with '-' or '.'");
 }
 
 }  // namespace dims::trust

@@ -42,7 +42,7 @@ struct Position {
 };
 
 inline constexpr std::size_t kNameBytesMax = 64;
-// Letters, digits and ". _ - @", not beginning with '-': 1 to 64 of them. Case counts.
+// Letters, digits and ". _ - @", not beginning with '-' or '.': 1 to 64 of them. Case counts.
 bool is_valid_name(std::string_view name);
 Status check_name(std::string_view what, std::string_view name);
 

@@ -2,8 +2,9 @@
 //
 // A word is consonant-vowel-consonant-vowel and a check letter that depends on the other four and
 // on the word's place, so that a wrong letter, or a word in another's place, is found word by word;
-// sixteen more bits check the whole. Made by this rule: there is no list (docs/formats/words.md).
-// Threads: thread-safe. Errors: kInvalidArgument naming the word by its number.
+// sixteen more bits check the whole. Made by this rule: there is no list
+// (docs/formats/user-record.md). Threads: thread-safe. Errors: kInvalidArgument naming the word by
+// its number.
 #pragma once
 
 #include "common/base/clock.h"

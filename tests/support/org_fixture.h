@@ -64,8 +64,10 @@ struct OrgFixture {
 
   trust::UserSecrets admin, oper, alice, bob;
   trust::MachineFile laptop, desk;
-  ImageId image;   // alice: admin, bob: read
-  ImageId master;  // everyone: read, oper: write
+  crypto::SecretSigner machine_join, user_join;  // open one-time keys
+  trust::UserId joining;                         // whom user_join may make: 'dora'
+  ImageId image;                                 // alice: admin, bob: read
+  ImageId master;                                // everyone: read, oper: write
 };
 
 inline OrgFixture::OrgFixture(std::uint64_t seed)
@@ -80,6 +82,9 @@ inline OrgFixture::OrgFixture(std::uint64_t seed)
       bob(bare_user(org, random)),
       laptop(trust::make_machine(org, "laptop", random)),
       desk(trust::make_machine(org, "desk", random)),
+      machine_join(crypto::SecretSigner::from_seed(crypto::SecretKey::random(random))),
+      user_join(crypto::SecretSigner::from_seed(crypto::SecretKey::random(random))),
+      joining(random.id<trust::UserId>()),
       image(random.id<ImageId>()),
       master(random.id<ImageId>()) {
   using namespace trust;
@@ -102,6 +107,8 @@ inline OrgFixture::OrgFixture(std::uint64_t seed)
   say(ImageAcl{master, kEveryone, Access::kRead}, admin.sign);
   say(ImageAcl{master, oper.user, Access::kWrite}, admin.sign);
   say(epoch(KeyScope::kImage, scope_id(master), 1), admin.sign);
+  say(JoinKey{machine_join.public_key, true, "", Role::kUser, {}, now_s + 3600}, oper.sign);
+  say(JoinKey{user_join.public_key, false, "dora", Role::kUser, joining, now_s + 3600}, admin.sign);
 }
 
 }  // namespace dims::test

@@ -5,22 +5,11 @@
 #include "common/trust/login.h"
 #include "common/trust/session.h"
 #include "common/trust/signer_policy.h"
-#include "tests/support/org_fixture.h"
-#include "tests/support/seed.h"
+#include "tests/unit/trust_must.h"
 
 using namespace dims;
 using namespace dims::trust;
 using dims::test::OrgFixture;
-
-namespace {
-
-#define MUST(expr)                                                \
-  do {                                                            \
-    const auto& must_status = (expr);                             \
-    if (!must_status.ok()) FAIL(must_status.error().to_string()); \
-  } while (0)
-
-}  // namespace
 
 TEST_CASE("log: an organisation from its records, with and without a pin") {
   const OrgFixture f;

@@ -1,0 +1,160 @@
+// Secrets in memory, boxes, and the watch over nonces.
+#include <catch2/catch.hpp>
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <type_traits>
+
+#include "common/crypto/aead.h"
+#include "common/crypto/box.h"
+#include "common/crypto/passphrase.h"
+#include "tests/support/nonce_book.h"
+
+using namespace dims;
+using crypto::SecretBytes;
+using crypto::SecretKey;
+
+static_assert(!std::is_copy_constructible_v<SecretBytes> &&
+              !std::is_copy_assignable_v<SecretBytes>);
+static_assert(!std::is_copy_constructible_v<SecretKey> && !std::is_copy_assignable_v<SecretKey>);
+static_assert(!std::is_copy_constructible_v<crypto::SecretSigner> &&
+              !std::is_copy_constructible_v<crypto::BoxKey>);
+
+namespace {
+
+// How the child that does this ends: 0, or its signal.
+template <typename Do>
+int signal_of(Do act) {
+  const pid_t child = fork();
+  if (child == 0) {
+    std::signal(SIGSEGV, SIG_DFL);
+    act();
+    _exit(0);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  return WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+}
+
+}  // namespace
+
+TEST_CASE("secret: taken from where it was, moved, and gone from where it came") {
+  Bytes source{1, 2, 3, 4};
+  SecretBytes secret = SecretBytes::take(source);
+  CHECK(is_all_zero(source));
+  CHECK(to_hex(secret.view()) == "01020304");
+  SecretBytes moved = std::move(secret);
+  CHECK(secret.empty());  // NOLINT: that is the question
+  CHECK(moved.size() == 4);
+  const std::uint8_t* const where = moved.view().data();
+  SecretBytes copy = moved.clone();
+  CHECK(copy.view().data() != where);
+  copy.shorten(2);
+  CHECK(to_hex(copy.view()) == "0102");
+  copy.clear();
+  CHECK(copy.empty());
+  Secret32 plain;
+  plain.bytes.fill(7);
+  const SecretKey key = SecretKey::take(plain);
+  CHECK(plain.is_zero());
+  CHECK(key.key().bytes[31] == 7);
+  CHECK(!SecretKey::from_view(Bytes(31)));
+}
+
+#ifndef __SANITIZE_ADDRESS__
+TEST_CASE("secret: reading past its end or after it went is no reading") {
+  CHECK(signal_of([] {
+          SecretBytes secret(32);
+          volatile const std::uint8_t* p = secret.view().data();
+          (void)p[0];
+          (void)p[31];
+        }) == 0);
+  CHECK(signal_of([] {
+          SecretBytes secret(32);
+          volatile const std::uint8_t* p = secret.view().data();
+          (void)p[32];
+        }) != 0);
+  CHECK(signal_of([] {
+          volatile const std::uint8_t* p = nullptr;
+          {
+            SecretBytes secret(32);
+            p = secret.view().data();
+          }
+          (void)p[0];
+        }) != 0);
+}
+#endif
+
+TEST_CASE("box: opens for its owner only") {
+  SeededRandom random(1);
+  const auto alice = crypto::BoxKey::from_seed(SecretKey::random(random));
+  const auto bob = crypto::BoxKey::from_seed(SecretKey::random(random));
+  Bytes box = crypto::seal_box(alice.public_key, as_bytes("secret"));
+  CHECK(box.size() == 6 + crypto::kBoxOverheadBytes);
+  CHECK(crypto::open_box(alice, box)->text() == "secret");
+  CHECK(!crypto::open_box(bob, box));
+  for (std::size_t i = 0; i < box.size(); ++i) {
+    box[i] ^= 1;
+    CHECK(!crypto::open_box(alice, box));
+    box[i] ^= 1;
+    CHECK(!crypto::open_box(alice, ByteView(box).first(i)));
+  }
+  CHECK(crypto::open_box(alice, crypto::seal_box(alice.public_key, {}))->empty());
+  // A key of small order: nothing that anybody could open.
+  CHECK(is_all_zero(crypto::seal_box({}, as_bytes("secret"))));
+}
+
+TEST_CASE("passphrase: Argon2id of the published kind, and other salts give other keys") {
+  crypto::Salt salt;
+  salt.bytes.fill(1);
+  const auto one = crypto::stretch(as_bytes("passphrase"), salt, {});
+  REQUIRE(one.ok());
+  const auto again = crypto::stretch(as_bytes("passphrase"), salt, {});
+  CHECK(one->key() == again->key());
+  salt.bytes[0] = 2;
+  CHECK(!(one->key() == crypto::stretch(as_bytes("passphrase"), salt, {})->key()));
+}
+
+TEST_CASE("nonces: a repeated nonce that is planted is caught, in each kind of seal") {
+  const Secret32 key = system_random().id<Secret32>();
+  std::uint8_t out[64];
+  crypto::Tag tag;
+  SECTION("pages: nonce 7 twice") {
+    test::NonceBook book;
+    const crypto::PageCipher cipher(key);
+    cipher.seal(7, {}, as_bytes("one"), out, tag.data());
+    cipher.seal(8, {}, as_bytes("two"), out, tag.data());
+    CHECK(book.repeats() == 0);
+    const crypto::PageCipher same(key);  // another object, the same key: a reopened file
+    same.seal(7, {}, as_bytes("two"), out, tag.data());
+    CHECK(book.repeats() == 1);
+    CHECK(book.seals() == 3);
+  }
+  SECTION("the same message: it tells nothing and is counted apart") {
+    test::NonceBook book;
+    const crypto::PageCipher cipher(key);
+    cipher.seal(7, as_bytes("ad"), as_bytes("one"), out, tag.data());
+    cipher.seal(7, as_bytes("ad"), as_bytes("one"), out, tag.data());
+    CHECK(book.repeats() == 0);
+    CHECK(book.same_again() == 1);
+    cipher.seal(7, as_bytes("da"), as_bytes("one"), out, tag.data());
+    CHECK(book.repeats() == 1);
+  }
+  SECTION("objects: one key, two contents") {
+    test::NonceBook book;
+    crypto::seal_once(key, {}, as_bytes("one"), out, tag.data());
+    crypto::seal_once(key, {}, as_bytes("two"), out, tag.data());
+    CHECK(book.repeats() == 1);
+  }
+  SECTION("wrapped keys: a generator that starts again") {
+    test::NonceBook book;
+    SeededRandom random(1), again(1);
+    (void)crypto::wrap(key, {}, as_bytes("one"), random);
+    (void)crypto::wrap(key, {}, as_bytes("two"), random);
+    CHECK(book.repeats() == 0);
+    (void)crypto::wrap(key, {}, as_bytes("two"), again);
+    CHECK(book.repeats() == 1);
+  }
+}
