@@ -102,6 +102,13 @@ class GrpcAdmin final : public Admin {
   Result<RetentionInfo> set_retention(const ImageId& image, const std::string& policy) override {
     return ask(image, true, policy);
   }
+  Status forget_unsent(const ImageId& image, const MachineId& machine) override {
+    v1::ForgetUnsentRequest request;
+    put_id(image, request.mutable_image());
+    put_id(machine, request.mutable_machine());
+    const auto reply = call(&Stub::ForgetUnsent, request);
+    return reply.ok() ? ok_status() : Status(reply.error());
+  }
   void shutdown() override { calls_.cancel_all(); }
 
  private:

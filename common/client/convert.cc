@@ -107,6 +107,10 @@ Result<ImageInfo> from_proto(const v1::Image& image) {
     DIMS_ASSIGN(out.holder, from_proto(image.holder()));
   }
   out.conflict_of = image.conflict_of();
+  for (const v1::LeaseHolder& machine : image.unsent()) {
+    DIMS_ASSIGN(HolderInfo holder, from_proto(machine));
+    out.unsent.push_back(std::move(holder));
+  }
   return out;
 }
 

@@ -246,6 +246,7 @@ Result<SessionAnswer> GrpcRemote::open_session(const SessionRequest& session) {
   request.set_mode(session.mode);
   put_id(session.base, request.mutable_base());
   put_id(session.journal, request.mutable_journal());
+  request.set_unsent_bytes(session.unsent_bytes);
   DIMS_ASSIGN(const v1::OpenSessionReply reply, call(&Stub::OpenSession, request));
   return from_proto(reply);
 }

@@ -75,6 +75,8 @@ class Admin {
   virtual Result<RetentionInfo> retention(const ImageId& image) = 0;
   // Empty: the server's again.
   virtual Result<RetentionInfo> set_retention(const ImageId& image, const std::string& policy) = 0;
+  // ImageInfo::unsent names the machine no longer. kNotFound: it did not.
+  virtual Status forget_unsent(const ImageId& image, const MachineId& machine) = 0;
   // Ends waiting calls with kCancelled.
   virtual void shutdown() = 0;
 };

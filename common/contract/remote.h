@@ -54,6 +54,7 @@ struct ImageInfo {
   std::uint64_t created_unix_ns = 0;
   std::optional<HolderInfo> holder;
   std::string conflict_of;
+  std::vector<HolderInfo> unsent;  // lost the lease before releasing it, and did not report since
 };
 
 struct VersionInfo {
@@ -69,8 +70,9 @@ struct SessionRequest {
   MachineId machine;
   std::string machine_name;
   std::string mode;
-  VersionId base;     // zero: the head
-  JournalId journal;  // zero: none
+  VersionId base;                  // zero: the head
+  JournalId journal;               // zero: none
+  std::uint64_t unsent_bytes = 0;  // what its machine still has to send
 };
 struct SessionAnswer {
   ImageInfo image;

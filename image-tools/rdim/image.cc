@@ -17,14 +17,14 @@ Status list(Session& session) {
   Json json;
   json["images"] = Json::array();
   std::vector<std::vector<std::string>> rows = {
-      {"NAME", "SIZE", "VERSION", "CREATED", "IN USE BY", "CONFLICT OF"}};
+      {"NAME", "SIZE", "VERSION", "CREATED", "IN USE BY", "CONFLICT OF", "MAY HOLD UNSENT WRITES"}};
   for (const contract::ImageInfo& image : images) {
     json["images"].push_back(json_of(image));
     rows.push_back(
         {image.name, format_size(image.image_bytes),
          image.head.is_zero() ? std::string("none yet") : std::to_string(image.head_sequence),
          text_of_time(image.created_unix_ns), holder_text(image),
-         image.conflict_of.empty() ? std::string("-") : image.conflict_of});
+         image.conflict_of.empty() ? std::string("-") : image.conflict_of, unsent_text(image)});
   }
   session.output.document(json);
   session.output.table(rows);
@@ -98,6 +98,7 @@ void add_image_commands(CLI::App& app, Command& run) {
   add_info_command(*group, run);
   add_resolve_command(*group, run);
   add_retention_command(*group, run);
+  add_forget_command(*group, run);
 
   CLI::App* const rm = group->add_subcommand("rm", "Remove an image with all its versions");
   rm->fallthrough();

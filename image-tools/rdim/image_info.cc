@@ -83,6 +83,7 @@ Status info(Session& session, const InfoOptions& options) {
        {"versions", std::to_string(versions.size())},
        {"created", text_of_time(image.created_unix_ns)},
        {"in use by", holder_text(image)}});
+  if (!image.unsent.empty()) session.output.table({{"may hold unsent writes", unsent_text(image)}});
   if (!image.conflict_of.empty()) session.output.table({{"conflict of", image.conflict_of}});
   if (figures) print(session.output, *figures);
   return ok_status();

@@ -106,7 +106,23 @@ Json json_of(const contract::ImageInfo& image) {
   json["origin"] = image.origin.is_zero() ? Json(nullptr) : Json(image.origin.hex());
   json["conflict_of"] = image.conflict_of.empty() ? Json(nullptr) : Json(image.conflict_of);
   json["holder"] = image.holder ? json_of(*image.holder) : Json(nullptr);
+  json["may_hold_unsent"] = Json::array();
+  for (const contract::HolderInfo& machine : image.unsent) {
+    json["may_hold_unsent"].push_back({{"machine", machine.machine.hex()},
+                                       {"machine_name", machine.machine_name},
+                                       {"session", machine.session.hex()},
+                                       {"unsent_bytes", machine.unsent_bytes}});
+  }
   return json;
+}
+
+std::string unsent_text(const contract::ImageInfo& image) {
+  std::string text;
+  for (const contract::HolderInfo& machine : image.unsent) {
+    if (!text.empty()) text += ", ";
+    text += machine.machine_name.empty() ? machine.machine.short_hex() : machine.machine_name;
+  }
+  return text.empty() ? std::string("-") : text;
 }
 
 std::string holder_text(const contract::ImageInfo& image) {

@@ -64,6 +64,7 @@ void add_resolve_command(CLI::App& image, Command& run);
 void add_info_command(CLI::App& image, Command& run);
 void add_version_commands(CLI::App& app, Command& run);
 void add_retention_command(CLI::App& image, Command& run);
+void add_forget_command(CLI::App& image, Command& run);
 void add_maintenance_commands(CLI::App& app, Command& run);
 
 // For bodies that return a Status or an error: prints it and gives the exit code.
@@ -73,6 +74,7 @@ Json json_of(const contract::HolderInfo& holder);
 // Fields that every listing of an image has.
 Json json_of(const contract::ImageInfo& image);
 // "NAME" or "NAME (id)": who holds the lease; "-" nobody.
+std::string unsent_text(const contract::ImageInfo& image);  // machines that may hold some, or "-"
 std::string holder_text(const contract::ImageInfo& image);
 
 }  // namespace dims::rdim

@@ -139,9 +139,9 @@ class FolderChecker {
 
 }  // namespace
 
-Result<FolderCheck> check_folder(io::FileSystem& fs, const std::string& folder,
-                                 const std::string& key_path, bool lock) {
-  DIMS_ASSIGN(const format::KeyFile key, format::load_key_file(key_path));
+Result<ClosedFolder> open_closed_folder(io::FileSystem& fs, const std::string& folder,
+                                        const std::string& key_path, bool lock) {
+  DIMS_ASSIGN(format::KeyFile key, format::load_key_file(key_path));
   DIMS_ASSIGN(const auto identity, read_identity(fs, folder));
   if (!identity) {
     return make_error(ErrorCode::kNotFound, folder + " is no cache folder of LDIM",
@@ -158,7 +158,7 @@ Result<FolderCheck> check_folder(io::FileSystem& fs, const std::string& folder,
     if (!taken.ok()) {
       Error error = taken.error();
       if (error.code == ErrorCode::kConflict) {
-        error.message = "an LDIM serves " + folder + ": it can be checked when it is not in use";
+        error.message = "an LDIM serves " + folder + ": this can be done when it is not in use";
         error.hint =
             "stop that nbdkit first; 'ldim check' without --key checks the cache of a "
             "running one";
@@ -167,8 +167,14 @@ Result<FolderCheck> check_folder(io::FileSystem& fs, const std::string& folder,
     }
     held = std::move(taken).value();
   }
+  return ClosedFolder{*identity, std::move(key), std::move(held)};
+}
+
+Result<FolderCheck> check_folder(io::FileSystem& fs, const std::string& folder,
+                                 const std::string& key_path, bool lock) {
+  DIMS_ASSIGN(const ClosedFolder closed, open_closed_folder(fs, folder, key_path, lock));
   FolderChecker checker(fs, folder);
-  DIMS_TRY(checker.check(*identity, key));
+  DIMS_TRY(checker.check(closed.identity, closed.key));
   return checker.take();
 }
 

@@ -9,7 +9,9 @@
 #include <nlohmann/json_fwd.hpp>
 
 #include "common/base/result.h"
+#include "common/format/key_file.h"
 #include "common/io/file.h"
+#include "nbdkit-ldim/disk/cache_folder.h"
 
 namespace dims::ldim {
 
@@ -19,6 +21,15 @@ struct FolderCheck {
   std::string report;  // JSON
   bool clean = false;  // nothing worse than a note
 };
+
+// A folder that nobody serves, with its owner's key.
+struct ClosedFolder {
+  FolderIdentity identity;
+  format::KeyFile key;
+  std::unique_ptr<FolderLock> lock;
+};
+Result<ClosedFolder> open_closed_folder(io::FileSystem& fs, const std::string& folder,
+                                        const std::string& key_path, bool lock);
 
 // lock: take the folder's lock (false only for file systems that are no real ones).
 Result<FolderCheck> check_folder(io::FileSystem& fs, const std::string& folder,

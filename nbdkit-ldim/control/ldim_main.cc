@@ -18,6 +18,7 @@
 #include "common/base/result.h"
 #include "common/io/file.h"
 #include "nbdkit-ldim/control/folder_check.h"
+#include "nbdkit-ldim/control/salvage_folder.h"
 
 namespace {
 
@@ -216,6 +217,30 @@ int check_closed(const Settings& settings, const std::string& key_path) {
   return checked->clean ? 0 : kExitFindings;
 }
 
+int salvage_closed(const Settings& settings, const std::string& key_path) {
+  const auto done =
+      dims::ldim::salvage_folder(dims::io::posix_file_system(), settings.cache, key_path, true);
+  if (!done.ok()) {
+    const std::string code(dims::error_code_name(done.error().code));
+    return fail(settings, exit_code_of(code), code, done.error().message, done.error().hint);
+  }
+  const json report = json::parse(*done);
+  if (settings.json_output()) {
+    std::cout << report.dump(2) << "\n";
+  } else if (report.contains("damage")) {
+    std::printf(
+        "%s\nsalvaged: %llu writes in %llu epochs, up to epoch %llu; at least %llu records behind "
+        "the damage are lost\nthe damaged journal is kept as %s\nthe next start stores what was "
+        "salvaged as a branch\n",
+        report["damage"].get<std::string>().c_str(), report["writes"].get<unsigned long long>(),
+        report["epochs"].get<unsigned long long>(), report["last_epoch"].get<unsigned long long>(),
+        report["lost_writes"].get<unsigned long long>(), report["kept"].get<std::string>().c_str());
+  } else {
+    std::printf("an interrupted salvage was completed\n");
+  }
+  return 0;
+}
+
 // Lines "OFFSET COUNT" (sizes with suffixes are fine), # comments.
 bool read_ranges(const std::string& path, json& ranges, std::string& problem) {
   std::ifstream in(path);
@@ -290,6 +315,11 @@ int main(int argc, char** argv) {
   std::string key_path;
   check->add_option("--key", key_path, "Key file, as given to nbdkit");
 
+  auto* salvage = app.add_subcommand(
+      "salvage",
+      "Make a folder with a damaged journal usable: what can be proven becomes a branch");
+  salvage->add_option("--key", key_path, "Key file, as given to nbdkit")->required();
+
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
@@ -297,6 +327,7 @@ int main(int argc, char** argv) {
   }
 
   if (*check && !key_path.empty()) return check_closed(settings, key_path);
+  if (*salvage) return salvage_closed(settings, key_path);
   Client client(settings);
   json request;
   json result;

@@ -6,6 +6,7 @@
 //   keys             J and P, wrapped under the user's key and the machine's secret
 //   state            base record and session (writeback/state_file.h)
 //   journal/ cache/  segments
+//   journal-salvaged a note: what the journal holds becomes a branch before anything else
 //   lock             held by the process that serves the folder
 //   control.sock     for ldim
 //
@@ -23,6 +24,10 @@
 #include "common/io/file.h"
 
 namespace dims::ldim {
+
+// Beside the state: the journal was salvaged, and its content is to become a branch.
+inline constexpr const char* kSalvageNote = "journal-salvaged";
+inline constexpr const char* kSalvageFolder = "journal.salvaged";  // while it is being made
 
 struct FolderIdentity {
   MachineId machine;

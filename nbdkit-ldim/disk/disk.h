@@ -122,6 +122,7 @@ class Disk {
   // A folder that was restored from an old copy: the server knows more of its journal than it does.
   Result<bool> journal_is_restored();
   Status replace_restored_journal();
+  Status branch_what_was_salvaged();
   Status begin_or_resume(bool online, bool anew);
   Status start_new_session(bool online);
   bool resumable() const;

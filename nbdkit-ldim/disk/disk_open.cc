@@ -65,8 +65,13 @@ Status Disk::start() {
   make_write_back();
   if (online_at_start_ && write_back_ != nullptr && !options_.diskless()) {
     DIMS_ASSIGN(const bool restored, journal_is_restored());
-    if (restored) DIMS_TRY(replace_restored_journal());
+    if (restored) {
+      spdlog::warn("{} was restored from an old copy: the server knows newer writes of its journal",
+                   root_);
+      DIMS_TRY(replace_restored_journal());
+    }
   }
+  DIMS_TRY(branch_what_was_salvaged());
   DIMS_TRY(begin_or_resume(online_at_start_, false));
   if (options_.read_ahead) {
     read_ahead_ = std::make_unique<ReadAhead>(*reader_, pages_for(size()), ReadAheadOptions{});
@@ -236,6 +241,13 @@ Status Disk::open_journal() {
   // A shared session's writes live in a journal of their own, which its end throws away.
   const bool shared = options_.mode == SessionMode::kShared;
   const std::string folder = root_ + (shared ? "/scratch" : "/journal");
+  DIMS_ASSIGN(const bool salvaging, environment_.fs.exists(root_ + "/" + kSalvageFolder));
+  DIMS_ASSIGN(const bool noted, environment_.fs.exists(root_ + "/" + kSalvageNote));
+  if (!shared && salvaging && noted) {
+    return make_error(ErrorCode::kCorrupt,
+                      "a salvage of the journal in " + root_ + " was interrupted",
+                      "run 'ldim salvage' again");
+  }
   const bool resumes = resumable();
   if (shared && !resumes) {
     DIMS_ASSIGN(const bool there, environment_.fs.exists(folder));
@@ -302,6 +314,7 @@ Result<bool> Disk::journal_is_restored() {
   request.machine_name = options_.machine_name;
   request.mode = state.mode;
   request.journal = journal_->id();
+  request.unsent_bytes = pending_.covered_bytes();
   const auto answer = environment_.remote.open_session(request);
   if (!answer.ok()) {
     spdlog::warn("the server was not asked for this journal: {}", answer.error().to_string());
@@ -314,11 +327,27 @@ Result<bool> Disk::journal_is_restored() {
   return ours && !(ours->digest == theirs.digest);
 }
 
+// The journal was damaged, and holds what could be proven of it. The guest knew more: it must not
+// go on as if nothing had happened.
+Status Disk::branch_what_was_salvaged() {
+  if (options_.diskless() || write_back_ == nullptr) return ok_status();
+  const std::string note = root_ + "/" + kSalvageNote;
+  DIMS_ASSIGN(const bool salvaged, environment_.fs.exists(note));
+  if (!salvaged) return ok_status();
+  if (!online_at_start_) {
+    return make_error(ErrorCode::kUnavailable,
+                      "the journal in " + root_ +
+                          " was salvaged, and what it holds goes to the server first, as a branch",
+                      "start once with the server reachable");
+  }
+  spdlog::warn("{}: the journal was salvaged", root_);
+  DIMS_TRY(replace_restored_journal());
+  return environment_.fs.remove(note);
+}
+
 // Its epochs have numbers that the server knows with other content. So what is unsent goes to a
 // branch, and whatever comes later to a journal with a name of its own.
 Status Disk::replace_restored_journal() {
-  spdlog::warn("{} was restored from an old copy: the server knows newer writes of its journal",
-               root_);
   const auto unsent = [&] { return journal_->synced().epoch > state_->current().committed.epoch; };
   if (unsent()) {
     DIMS_TRY(write_back_->branch_off());

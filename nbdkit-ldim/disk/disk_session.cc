@@ -253,6 +253,8 @@ Status Disk::tell_server_of_session() {
   request.base = state.base;
   if (journal_ != nullptr && options_.mode == SessionMode::kPersonal)
     request.journal = journal_->id();
+  // Also what no flush has sealed yet.
+  if (journal_ != nullptr) request.unsent_bytes = pending_.covered_bytes();
   const auto answer = environment_.remote.open_session(request);
   if (!answer.ok()) return answer.error();
   const std::lock_guard lock(watch_mutex_);

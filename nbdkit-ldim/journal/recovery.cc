@@ -250,10 +250,8 @@ Error damage(const Examination& seen, const std::vector<std::uint64_t>& chain,
   return make_error(ErrorCode::kCorrupt, message, kDamageHint);
 }
 
-}  // namespace
-
-Result<RecoveredJournal> examine_journal(io::FileSystem& fs, const JournalOptions& options,
-                                         io::OpenMode mode) {
+Result<RecoveredJournal> examine(io::FileSystem& fs, const JournalOptions& options,
+                                 io::OpenMode mode, bool refuse_damage) {
   RecoveredJournal out;
   Examination seen;
   DIMS_ASSIGN(const auto names, fs.list(options.folder));
@@ -264,7 +262,7 @@ Result<RecoveredJournal> examine_journal(io::FileSystem& fs, const JournalOption
   for (const std::uint64_t number : numbers)
     DIMS_TRY(examine_file(fs, options, mode, number, seen, out));
   out.newest_number = numbers.empty() ? 0 : numbers.back();
-  if (!seen.bad_headers.empty()) {
+  if (refuse_damage && !seen.bad_headers.empty()) {
     Error error = seen.bad_headers.begin()->second;
     error.hint = kDamageHint;
     return error;
@@ -285,7 +283,7 @@ Result<RecoveredJournal> examine_journal(io::FileSystem& fs, const JournalOption
   std::vector<std::uint64_t>& chain = linked.log;
   const std::uint64_t newest_order =
       chain.empty() ? 0 : seen.candidates.at(chain.front()).next_order - 1;
-  if (newest_order < seen.synced_claim || newest_order < seen.trimmed.order)
+  if (refuse_damage && (newest_order < seen.synced_claim || newest_order < seen.trimmed.order))
     return damage(seen, chain, options.folder);
 
   out.synced_order = seen.synced_claim;
@@ -317,6 +315,18 @@ Result<RecoveredJournal> examine_journal(io::FileSystem& fs, const JournalOption
     out.cut_bytes += used - out.segments.back().end;
   }
   return out;
+}
+
+}  // namespace
+
+Result<RecoveredJournal> examine_journal(io::FileSystem& fs, const JournalOptions& options,
+                                         io::OpenMode mode) {
+  return examine(fs, options, mode, true);
+}
+
+Result<RecoveredJournal> examine_damaged_journal(io::FileSystem& fs,
+                                                 const JournalOptions& options) {
+  return examine(fs, options, io::OpenMode::kReadOnly, false);
 }
 
 }  // namespace dims::ldim

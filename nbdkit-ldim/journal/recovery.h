@@ -94,6 +94,9 @@ struct RecoveredJournal {
 // mode: how the files are opened; whoever goes on with them needs kReadWrite.
 Result<RecoveredJournal> examine_journal(io::FileSystem& fs, const JournalOptions& options,
                                          io::OpenMode mode = io::OpenMode::kReadWrite);
+// As examine_journal(), but what was synced once and is missing or damaged is no error: the chain
+// ends before it. For salvage only; synced_order says what there was.
+Result<RecoveredJournal> examine_damaged_journal(io::FileSystem& fs, const JournalOptions& options);
 
 // Where a new journal's chain begins.
 Digest first_chain(const JournalId& journal);

@@ -93,6 +93,10 @@ contract::ImageInfo Catalog::info_of(const LiveImage& image) {
   info.created_unix_ns = record.created_unix_ns;
   info.conflict_of = record.conflict_of;
   if (record.lease.held()) info.holder = holder_of(image);
+  for (const UnsentRecord& machine : record.unsent) {
+    info.unsent.push_back(
+        {machine.machine, machine.machine_name, machine.session, {}, machine.unsent_bytes});
+  }
   return info;
 }
 

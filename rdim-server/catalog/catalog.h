@@ -81,6 +81,11 @@ class Catalog {
   // Ok when it is free already.
   Status release_lease(const ImageId& image, const contract::LeaseGrant& lease);
 
+  // unsent.cc. A machine that lost its lease before it released it stays named in the image's info
+  // until it reports that it has nothing left to send (a session's start, a lease of its own, a
+  // commit on its conflict branch) or is forgotten. kNotFound: it is not named there.
+  Status forget_unsent(const ImageId& image, const MachineId& machine);
+
   // commit.cc. In this order: the commit id (its first answer again, or kOtherHistory), lease and
   // token (kStaleLease), parent (kConflict), the record (kInvalidArgument, kCorrupt), presence
   // (`missing`).
@@ -121,6 +126,7 @@ class Catalog {
   contract::HolderInfo holder_of(const LiveImage& image);
   bool lease_is_live(const LiveImage& image);
   Error held_error(const LiveImage& image);
+  Status note_report(LiveImage& image, const contract::SessionRequest& report);
   Status check_lease(const LiveImage& image, const LeaseId& lease, std::uint64_t token,
                      bool even_expired);
   std::optional<Result<contract::CommitAnswer>> answer_again(const ImageRecord& image,
@@ -130,6 +136,8 @@ class Catalog {
   Status check_record(const ImageRecord& image, const contract::CommitOrder& order,
                       const format::VersionRecord& record);
 
+  // Takes the lock of the image that the branch is of: call it with no image's mutex held.
+  void note_branch_commit(const std::string& conflict_of, const MachineId& machine);
   Result<StoredVersion> load_version(const VersionId& id);
   Result<ObjectKey> root_of(const VersionId& version);
   // While the hold lives no collection lets the version go. kNotFound if one has.

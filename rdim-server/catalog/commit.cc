@@ -110,7 +110,7 @@ Result<CommitAnswer> Catalog::commit(const contract::CommitOrder& order) {
   DIMS_TRY(objects_.barrier());
   DIMS_TRY(store_version(id, order.record));
 
-  std::lock_guard lock(image->mutex);
+  std::unique_lock lock(image->mutex);
   if (image->removed) return make_error(ErrorCode::kNotFound, "the image was removed");
   if (auto again = answer_again(image->record, record, id)) return *again;
   // It was current when the commit came; what matters now is that nobody has taken it.
@@ -127,6 +127,10 @@ Result<CommitAnswer> Catalog::commit(const contract::CommitOrder& order) {
   event.sequence = record.sequence;
   event.who = holder_of(*image);
   events_.announce(event);
+  const std::string conflict_of = image->record.conflict_of;
+  const MachineId machine = image->record.lease.machine;
+  lock.unlock();
+  if (!conflict_of.empty()) note_branch_commit(conflict_of, machine);
   return CommitAnswer{id, record.sequence, false, {}};
 }
 

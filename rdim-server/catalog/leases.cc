@@ -72,6 +72,11 @@ Result<contract::LeaseGrant> Catalog::acquire_lease(const contract::LeaseRequest
   ImageRecord next = image->record;
   next.lease = {random_.id<LeaseId>(), request.machine, request.machine_name, request.session};
   ++next.token;
+  if (former.held() && !(former.machine == request.machine)) {
+    note_unsent(next, {former.machine, former.machine_name, former.session, image->unsent_bytes,
+                       static_cast<std::uint64_t>(clock_.wall().count())});
+  }
+  catalog::forget_unsent(next, request.machine);  // a holder is named as such
   DIMS_TRY(save(*image, std::move(next)));
   image->lease_ends = clock_.boottime() + options_.lease_term;
   image->unsent_bytes = 0;

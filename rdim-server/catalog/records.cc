@@ -10,6 +10,7 @@ namespace {
 constexpr std::uint32_t kImageMagic = 0x31474d49;    // "IMG1"
 constexpr std::uint32_t kSessionMagic = 0x31534553;  // "SES1"
 constexpr std::uint32_t kFormat = 1;
+constexpr std::uint32_t kFormatWithUnsent = 2;  // of an image that has such machines
 constexpr std::size_t kNameMax = 128;
 constexpr std::size_t kMachineNameMax = 255;
 
@@ -21,9 +22,11 @@ Error damaged(const char* what) {
 void put_text(Writer& w, const std::string& text) { w.string(as_bytes(text)); }
 std::string take_text(Reader& r) { return std::string(as_text(r.string())); }
 
-Status check_head(Reader& r, std::uint32_t magic, const char* what) {
+Result<std::uint32_t> check_head(Reader& r, std::uint32_t magic, std::uint32_t newest,
+                                 const char* what) {
   if (r.u32() != magic) return damaged(what);
-  if (r.u32() == kFormat) return ok_status();
+  const std::uint32_t format = r.u32();
+  if (format >= kFormat && format <= newest) return format;
   return make_error(ErrorCode::kUnsupported, std::string(what) + " record of an unknown format",
                     "use the version of rdim-server that wrote it");
 }
@@ -39,7 +42,7 @@ Bytes encode_image(const ImageRecord& record) {
   Bytes out;
   Writer w(out);
   w.u32(kImageMagic);
-  w.u32(kFormat);
+  w.u32(record.unsent.empty() ? kFormat : kFormatWithUnsent);
   w.id(record.id);
   put_text(w, record.name);
   w.u64(record.image_bytes);
@@ -68,12 +71,21 @@ Bytes encode_image(const ImageRecord& record) {
     w.id(journal.version);
     w.u64(journal.sequence);
   }
+  if (record.unsent.empty()) return out;
+  w.u32(static_cast<std::uint32_t>(record.unsent.size()));
+  for (const UnsentRecord& machine : record.unsent) {
+    w.id(machine.machine);
+    put_text(w, machine.machine_name);
+    w.id(machine.session);
+    w.u64(machine.unsent_bytes);
+    w.u64(machine.since_unix_ns);
+  }
   return out;
 }
 
 Result<ImageRecord> decode_image(ByteView bytes) {
   Reader r(bytes);
-  DIMS_TRY(check_head(r, kImageMagic, "image"));
+  DIMS_ASSIGN(const std::uint32_t format, check_head(r, kImageMagic, kFormatWithUnsent, "image"));
   ImageRecord record;
   record.id = r.id<ImageId>();
   record.name = take_text(r);
@@ -105,6 +117,15 @@ Result<ImageRecord> decode_image(ByteView bytes) {
     journal.sequence = r.u64();
     record.journals.push_back(journal);
   }
+  for (std::uint32_t n = format == kFormatWithUnsent ? r.u32() : 0; n > 0 && r.ok(); --n) {
+    UnsentRecord machine;
+    machine.machine = r.id<MachineId>();
+    machine.machine_name = take_text(r);
+    machine.session = r.id<SessionId>();
+    machine.unsent_bytes = r.u64();
+    machine.since_unix_ns = r.u64();
+    record.unsent.push_back(machine);
+  }
   if (!r.at_end()) return damaged("image, length");
   return record;
 }
@@ -125,7 +146,8 @@ Bytes encode_session(const SessionRecord& record) {
 
 Result<SessionRecord> decode_session(ByteView bytes) {
   Reader r(bytes);
-  DIMS_TRY(check_head(r, kSessionMagic, "session"));
+  DIMS_ASSIGN([[maybe_unused]] const std::uint32_t format,
+              check_head(r, kSessionMagic, kFormat, "session"));
   SessionRecord record;
   record.machine = r.id<MachineId>();
   record.machine_name = take_text(r);

@@ -37,6 +37,18 @@ struct JournalRecord {
 // The journals used last are kept; an older one counts as unknown.
 inline constexpr std::size_t kJournalsMax = 1024;
 
+// A machine whose lease went to another before it had released it: what it has not sent may still
+// be there, until it reports or an administrator forgets it.
+struct UnsentRecord {
+  MachineId machine;
+  std::string machine_name;
+  SessionId session;
+  std::uint64_t unsent_bytes = 0;  // as it said last
+  std::uint64_t since_unix_ns = 0;
+};
+// The newest are kept.
+inline constexpr std::size_t kUnsentMax = 64;
+
 struct ImageRecord {
   ImageId id;
   std::string name;
@@ -53,6 +65,7 @@ struct ImageRecord {
   std::uint64_t token = 0;  // the newest fencing token that was given out
   LeaseRecord lease;
   std::vector<JournalRecord> journals;  // used last comes last
+  std::vector<UnsentRecord> unsent;     // newest last
 };
 
 struct SessionRecord {
@@ -63,6 +76,10 @@ struct SessionRecord {
   JournalId journal;
   std::uint64_t opened_unix_ns = 0;
 };
+
+// One entry a machine.
+void note_unsent(ImageRecord& image, UnsentRecord machine);
+bool forget_unsent(ImageRecord& image, const MachineId& machine);  // false: it was not there
 
 Bytes encode_image(const ImageRecord& record);
 Result<ImageRecord> decode_image(ByteView bytes);

@@ -57,6 +57,7 @@ Result<contract::SessionAnswer> Catalog::open_session(const contract::SessionReq
     if (written.ok() || written.error().code != ErrorCode::kConflict) break;
   }
   DIMS_TRY(written);
+  DIMS_TRY(note_report(*image, request));
   contract::SessionAnswer answer;
   answer.image = info_of(*image);
   if (!request.journal.is_zero()) {

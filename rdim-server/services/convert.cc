@@ -61,6 +61,9 @@ void to_proto(const contract::ImageInfo& image, v1::Image* out) {
   out->set_created_unix_ns(image.created_unix_ns);
   if (image.holder) holder_to_proto(*image.holder, out->mutable_holder());
   out->set_conflict_of(image.conflict_of);
+  for (const contract::HolderInfo& machine : image.unsent) {
+    holder_to_proto(machine, out->add_unsent());
+  }
 }
 
 void to_proto(const contract::VersionInfo& version, v1::Version* out) {
@@ -127,6 +130,7 @@ Result<contract::SessionRequest> from_proto(const v1::OpenSessionRequest& reques
   out.mode = request.mode();
   DIMS_TRY(take_id(request.base(), "base version", out.base));
   DIMS_TRY(take_id(request.journal(), "journal id", out.journal));
+  out.unsent_bytes = request.unsent_bytes();
   return out;
 }
 

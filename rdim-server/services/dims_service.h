@@ -65,6 +65,8 @@ class DimsService : public v1::Dims::CallbackService {
                     v1::LastChecksReply* reply) override;
   Unary* Retention(Context* context, const v1::RetentionRequest* request,
                    v1::RetentionReply* reply) override;
+  Unary* ForgetUnsent(Context* context, const v1::ForgetUnsentRequest* request,
+                      v1::ForgetUnsentReply* reply) override;
 
  private:
   // Runs the body (a Status) on the executor and ends the call with it.

@@ -108,6 +108,7 @@ def take_over(world, server, key, model):
     check_disk(other, model, "beta: what alpha had synced")
     scribble(world, other, model)
     beta.sync()
+    check_equal([m["machine_name"] for m in named(world, server, key)], ["alpha"], "machines that may hold unsent writes")
     alpha.process.send_signal(signal.SIGCONT)
     scribble(world, guest, theirs)
     check_disk(guest, theirs, "alpha's guest after the take-over")
@@ -116,6 +117,7 @@ def take_over(world, server, key, model):
     branch = alpha.status()["branch"]
     export_equals(world, server, key, branch, theirs, "the loser's branch")
     export_equals(world, server, key, "disk", model, "the winner's head")
+    check_equal(named(world, server, key), [], "machines that may hold unsent writes, after all is on the branch")
     alpha.leave(guest)
     alpha.stop()
     beta.leave(other)
@@ -123,6 +125,46 @@ def take_over(world, server, key, model):
     report = world.rdim(server, key, "image", "resolve", "disk", "--keep", "disk")
     export_equals(world, server, key, "disk", model, "resolved: the image was kept")
     export_equals(world, server, key, f"disk@{report['put_aside'][0]['sequence']}", theirs, "resolved: the branch is in the history")
+
+
+def named(world, server, key):
+    return world.images(server, key)["disk"]["may_hold_unsent"]
+
+
+def lost(world, server, key, model):
+    """A machine that never comes back is named until an administrator forgets it."""
+    gone = world.disk(server, key, "disk", "cache-c", machine="gone", write_back="manual")
+    guest = gone.connect()
+    lost_model = Model(world.path("lost.model"), copy_of=model.path)
+    scribble(world, guest, lost_model)
+    gone.kill()
+    beta = world.disk(server, key, "disk", "cache-b", machine="beta", lease="take-over", hand_off_wait="1s")
+    other = beta.connect()
+    scribble(world, other, model)
+    beta.leave(other)
+    beta.stop()
+    check_equal([m["machine_name"] for m in named(world, server, key)], ["gone"], "named after the other has gone, too")
+    check_says(world.run(world.bin / "rdim", "--server", server.address, "image", "ls"), "MAY HOLD UNSENT WRITES", "gone")
+    code, out, err = world.run(*world.rdim_command(server, key, "image", "forget", "disk", "nobody"), check_code=None)
+    check(code != 0, "forgot a machine that is not named")
+    check_says(out + err, "nobody", "rdim image info")
+    world.rdim(server, key, "image", "forget", "disk", "gone")
+    check_equal(named(world, server, key), [], "forgotten machines")
+    gone.start()  # it comes back after all
+    guest = gone.connect()
+    check_disk(guest, lost_model, "the forgotten machine's guest")
+    branch = wait_until(lambda: try_branch(gone), 90, "the forgotten machine's writes became a branch")
+    export_equals(world, server, key, branch, lost_model, "the forgotten machine's branch")
+    export_equals(world, server, key, "disk", model, "the image")
+    check_equal(named(world, server, key), [], "machines that may hold unsent writes in the end")
+    gone.leave(guest)
+    gone.stop()
+
+
+def try_branch(disk):
+    """With write-back=manual only a sync sends: the first makes the branch."""
+    disk.sync()
+    return disk.status()["branch"]
 
 
 def run(world):
@@ -139,6 +181,9 @@ def run(world):
     idle(world, server, key, theirs)
     world.say("an idle machine gave the image away and came back to it")
     take_over(world, server, key, theirs)
+    world.say("taken over: the loser was named until its branch had everything")
+    lost(world, server, key, theirs)
+    world.say("a machine that was gone was named until it was forgotten; back again, it lost nothing")
     server.stop()
 
 

@@ -151,3 +151,82 @@ TEST_CASE_METHOD(CatalogFixture, "a slow watcher keeps the newest events in boun
   CHECK(!watcher->take());
   CHECK(!stopped->take());
 }
+
+TEST_CASE_METHOD(CatalogFixture,
+                 "a machine that lost its lease unreleased stays named until it reports") {
+  const ImageInfo image = make_image("disk");
+  auto first = acquire(image, 1);
+  first.unsent_bytes = 4096;
+  REQUIRE(catalog->renew_lease(image.id, first).ok());
+  clock.advance(std::chrono::seconds(61));
+  CHECK(catalog->get_image(image.id)->unsent.empty());  // the expired holder is still the holder
+  const auto second = acquire(image, 2);
+  const auto named = [&] { return catalog->get_image(image.id)->unsent; };
+  REQUIRE(named().size() == 1);
+  CHECK(named()[0].machine_name == "pc1");
+  CHECK(named()[0].unsent_bytes == 4096);
+  restart();
+  REQUIRE(named().size() == 1);  // it is in the record
+  REQUIRE(catalog->release_lease(image.id, second).ok());
+  CHECK(named().size() == 1);  // the other's clean end says nothing about it
+
+  contract::SessionRequest session;
+  session.image = image.id;
+  session.session.bytes[0] = 1;
+  session.machine.bytes[0] = 1;
+  session.machine_name = "pc1";
+  session.mode = "personal";
+  SECTION("it says that it has something left") {
+    session.unsent_bytes = 512;
+    REQUIRE(catalog->open_session(session).ok());
+    REQUIRE(named().size() == 1);
+    CHECK(named()[0].unsent_bytes == 512);
+  }
+  SECTION("it says that it has nothing left") {
+    REQUIRE(catalog->open_session(session).ok());
+    CHECK(named().empty());
+  }
+  SECTION("a session without writes is no report") {
+    session.mode = "readonly";
+    REQUIRE(catalog->open_session(session).ok());
+    CHECK(named().size() == 1);
+  }
+  SECTION("it gets the lease again") {
+    acquire(image, 1);
+    CHECK(named().empty());
+  }
+  SECTION("it commits on its conflict branch") {
+    ImageInfo branch = wanted("disk.conflict-pc1-1");
+    branch.conflict_of = "disk";
+    const auto made = catalog->create_image(branch);
+    REQUIRE(made.ok());
+    const auto lease = acquire(*made, 1);
+    CHECK(named().size() == 1);
+    commit_tree(*made, lease);
+    CHECK(named().empty());
+  }
+  SECTION("an administrator forgets it") {
+    MachineId machine;
+    machine.bytes[0] = 1;
+    REQUIRE(catalog->forget_unsent(image.id, machine).ok());
+    CHECK(named().empty());
+    CHECK(code_of(catalog->forget_unsent(image.id, machine)) == ErrorCode::kNotFound);
+  }
+}
+
+TEST_CASE_METHOD(CatalogFixture,
+                 "who takes over from a living holder names it; a hand-off names nobody") {
+  const ImageInfo image = make_image("disk");
+  const auto first = acquire(image, 1);
+  auto taking = lease_request(image, 2);
+  SECTION("take-over") {
+    taking.take_over = true;
+    REQUIRE(catalog->acquire_lease(taking).ok());
+    REQUIRE(catalog->get_image(image.id)->unsent.size() == 1);
+  }
+  SECTION("the holder released") {
+    REQUIRE(catalog->release_lease(image.id, first).ok());
+    REQUIRE(catalog->acquire_lease(taking).ok());
+    CHECK(catalog->get_image(image.id)->unsent.empty());
+  }
+}

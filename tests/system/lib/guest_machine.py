@@ -39,11 +39,12 @@ class Machine:
         nbd_node = {"driver": "nbd", "node-name": "export", "server": {"type": "unix", "path": str(socket_path)}, "reconnect-delay": 120}
         log_node = {"driver": "file", "node-name": "log", "filename": str(log)}
         log.write_bytes(b"")
+        # no_timer_check: on a busy machine the kernel may take an interpreted timer for a broken one.
         disk = {"driver": "blklogwrites", "node-name": "disk", "file": "export", "log": "log"}
         command = ["qemu-system-x86_64", "-M", "pc", "-accel", "tcg", "-m", MEMORY_MIB, "-nodefaults", "-display", "none", "-no-reboot",
                    "-chardev", f"socket,id=console,path={console},server=on,wait=on,logfile={world.path(self.name + '.console.log')}", "-serial", "chardev:console",
                    "-kernel", kernel / "vmlinuz", "-initrd", start_archive,
-                   "-append", "console=ttyS0 quiet panic=-1 mitigations=off random.trust_cpu=on",
+                   "-append", "console=ttyS0 quiet panic=-1 mitigations=off random.trust_cpu=on no_timer_check",
                    "-blockdev", json.dumps(nbd_node), "-blockdev", json.dumps(log_node), "-blockdev", json.dumps(disk),
                    "-device", f"virtio-blk-pci,drive=disk,num-queues=1{ring}"]
         self.process = world.start(command, world.path(f"{self.name}.log"))
