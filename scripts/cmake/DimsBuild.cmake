@@ -64,7 +64,7 @@ endif()
 set(dims_pch_std <algorithm> <array> <atomic> <chrono> <condition_variable> <cstdint> <cstring> <deque> <filesystem> <functional>
     <map> <memory> <mutex> <optional> <set> <shared_mutex> <span> <string> <thread> <unordered_map> <unordered_set>
     <variant> <vector> <spdlog/spdlog.h>)
-set(dims_pch_grpc ${dims_pch_std} <grpcpp/grpcpp.h> [["dims/v1/dims.grpc.pb.h"]])
+set(dims_pch_grpc ${dims_pch_std} <grpcpp/grpcpp.h> [["dims/v1/access.grpc.pb.h"]] [["dims/v1/dims.grpc.pb.h"]])
 set(dims_pch_test ${dims_pch_std} <fstream> <sstream> <nlohmann/json.hpp> <catch2/catch.hpp>)
 set(dims_pch_definitions
     $<TARGET_PROPERTY:spdlog::spdlog,INTERFACE_COMPILE_DEFINITIONS> $<TARGET_PROPERTY:fmt::fmt,INTERFACE_COMPILE_DEFINITIONS>)
