@@ -37,7 +37,7 @@ if(DIMS_SANITIZE)
   add_compile_options(-fsanitize=${DIMS_SANITIZE} -fno-omit-frame-pointer -g1)
   add_link_options(-fsanitize=${DIMS_SANITIZE})
   # gcc 12 sees uninitialized values in instrumented code where there are none.
-  add_compile_options(-Wno-maybe-uninitialized)
+  add_compile_options($<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
   if(DIMS_SANITIZE MATCHES undefined)
     add_compile_options(-fno-sanitize-recover=undefined)
   endif()

@@ -12,6 +12,14 @@
 #include "common/crypto/passphrase.h"
 #include "tests/support/nonce_book.h"
 
+#if defined(__SANITIZE_ADDRESS__)
+#define DIMS_UNDER_ASAN
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define DIMS_UNDER_ASAN
+#endif
+#endif
+
 using namespace dims;
 using crypto::SecretBytes;
 using crypto::SecretKey;
@@ -63,7 +71,7 @@ TEST_CASE("secret: taken from where it was, moved, and gone from where it came")
   CHECK(!SecretKey::from_view(Bytes(31)));
 }
 
-#ifndef __SANITIZE_ADDRESS__
+#ifndef DIMS_UNDER_ASAN
 TEST_CASE("secret: reading past its end or after it went is no reading") {
   CHECK(signal_of([] {
           SecretBytes secret(32);
