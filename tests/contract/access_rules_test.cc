@@ -290,3 +290,72 @@ TEST_CASE("nobody speaks for another machine, nor takes its session's lease") {
   CHECK(!r.dims(&v1::Dims::Stub::CloseSession, r.user(r.f.bob), close, &closed).ok());
   CHECK(r.dims(&v1::Dims::Stub::CloseSession, r.laptop(Access::kRead), close, &closed).ok());
 }
+
+TEST_CASE("the log is followed as long as one may, and announcements too") {
+  Rules r;
+  const std::string token = r.world->token_of(r.user(r.f.bob));
+  grpc::ClientContext log_context, watch_context;
+  r.world->say(log_context, token);
+  r.world->say(watch_context, token);
+  v1::GetLogRequest request;
+  request.set_follow(true);
+  const auto log = r.world->people->GetLog(&log_context, request);
+  v1::GetLogReply part;
+  REQUIRE(log->Read(&part));
+  CHECK(static_cast<std::size_t>(part.records_size()) == r.f.records.size());
+  CHECK(part.end().seq() == r.f.log->position().seq);
+  v1::WatchRequest watched;
+  r.world->make_image(r.f.master, "master", r.f.domain);
+  watched.add_images(field(r.f.image.view()));
+  watched.add_images(field(r.f.master.view()));
+  const auto watch = r.world->dims->Watch(&watch_context, watched);
+  v1::Event event;
+  REQUIRE(watch->Read(&event));
+  CHECK(event.kind() == v1::Event::READY);
+
+  const auto tell = [&](const trust::Body& body, const crypto::SecretSigner& signer) {
+    const trust::Position before = r.f.log->position();
+    r.f.say(body, signer);
+    REQUIRE(r.world->control->book().append(before, {r.f.records.back()}).ok());
+  };
+  tell(trust::ImageAcl{r.f.image, r.f.bob.user, Access::kNone}, r.f.alice.sign);
+  REQUIRE(log->Read(&part));
+  CHECK(part.records_size() == 1);
+  r.commit(r.alices);  // he is not told
+  REQUIRE(r.world->catalog->remove_image(r.f.master).ok());
+  REQUIRE(watch->Read(&event));
+  CHECK(event.kind() == v1::Event::REMOVED);
+  tell(trust::UserState{r.f.bob.user, trust::UserStatus::kDisabled, trust::Role::kUser},
+       r.f.admin.sign);
+  CHECK(!log->Read(&part));
+  CHECK(log->Finish().error_message() == "this needs a login");
+  watch_context.TryCancel();
+}
+
+TEST_CASE("the audit log: one's own entries, all of them for administrators") {
+  Rules r;
+  access::Audit& audit = r.world->control->audit();
+  audit.add(r.user(r.f.alice), "commit", r.f.image, "version 1");
+  audit.add(r.user(r.f.bob), "login");
+  const auto read = [&](const Caller& caller, const std::string& of) {
+    v1::AuditRequest request;
+    request.set_user(of);
+    grpc::ClientContext context;
+    r.world->say(context, r.world->token_of(caller));
+    const auto stream = r.world->people->Audit(&context, request);
+    std::string out;
+    v1::AuditReply reply;
+    while (stream->Read(&reply)) {
+      for (const auto& entry : reply.entries()) out += entry.what() + " ";
+    }
+    const grpc::Status status = stream->Finish();
+    return status.ok() ? out : status.error_message();
+  };
+  const std::string alice = field(r.f.alice.user.view()), bob = field(r.f.bob.user.view());
+  CHECK(read(r.user(r.f.admin), {}) == "login commit ");
+  CHECK(read(r.user(r.f.admin), alice) == "commit ");
+  CHECK(read(r.user(r.f.bob), {}) == "login ");
+  CHECK(read(r.user(r.f.bob), bob) == "login ");
+  CHECK(read(r.user(r.f.bob), alice) == "access denied");
+  CHECK(read(r.user(r.f.oper), alice) == "access denied");
+}
