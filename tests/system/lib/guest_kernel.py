@@ -24,37 +24,36 @@ def cache_folder():
 
 
 def _modules(folder):
-    """The wanted modules' files and what they need, in the order in which they are loaded; None when one is missing."""
-    text = (folder / "modules.dep").read_text()
-    needs = {line.split(":")[0]: line.split(":")[1].split() for line in text.splitlines() if ":" in line}
-    builtin = {Path(line).stem for line in (folder / "modules.builtin").read_text().split()}
-    by_name = {re.sub(r"\.ko.*", "", Path(path).name).replace("-", "_"): path for path in needs}
+    """The wanted modules' files and what they need (they say so themselves), in the order in which they are loaded; None when one is missing."""
+    builtin = {Path(line).stem.replace("-", "_") for line in (folder / "modules.builtin").read_text().split()}
+    files = {path.stem.replace("-", "_"): path for path in folder.rglob("*.ko")}
     order = []
 
-    def add(path):
-        for other in needs[path]:
-            add(other)
-        if path not in order:
-            order.append(path)
+    def add(name):
+        if name in builtin:
+            return True
+        if name not in files:
+            return False
+        needs = re.search(rb"\0depends=([^\0]*)\0", files[name].read_bytes())
+        if not all(add(other.replace("-", "_")) for other in (needs[1].decode().split(",") if needs and needs[1] else [])):
+            return False
+        if files[name] not in order:
+            order.append(files[name])
+        return True
 
-    for name in WANTED:
-        if name in by_name:
-            add(by_name[name])
-        elif name not in builtin and name.replace("_", "-") not in builtin:
-            return None
-    return order
+    return order if all(add(name) for name in WANTED) else None
 
 
 def _keep(target, kernel, folder):
     """Copies a kernel and its modules into the cache; False when it will not do."""
     order = _modules(folder)
-    if order is None or any(not path.endswith(".ko") or not (folder / path).exists() for path in order):
+    if order is None:
         return False
     fresh = Path(tempfile.mkdtemp(dir=target.parent))
     shutil.copyfile(kernel, fresh / "vmlinuz")
     for path in order:
-        shutil.copyfile(folder / path, fresh / Path(path).name)
-    (fresh / "modules").write_text("".join(f"{Path(path).name}\n" for path in order))
+        shutil.copyfile(path, fresh / path.name)
+    (fresh / "modules").write_text("".join(f"{path.name}\n" for path in order))
     shutil.rmtree(target, ignore_errors=True)
     fresh.rename(target)
     return True
@@ -63,7 +62,7 @@ def _keep(target, kernel, folder):
 def _from_this_machine(target):
     for kernel in sorted(Path("/boot").glob("vmlinuz-*"), reverse=True):
         folder = Path("/lib/modules") / kernel.name.removeprefix("vmlinuz-")
-        if (folder / "modules.dep").exists() and os.access(kernel, os.R_OK) and _keep(target, kernel, folder):
+        if (folder / "modules.builtin").exists() and os.access(kernel, os.R_OK) and _keep(target, kernel, folder):
             return True
     return False
 
@@ -75,7 +74,7 @@ def _from_the_demo_image(target, work):
         for version in re.findall(r"/([^/]*-amd64)/", names):
             subprocess.run(["debugfs", "-f", "-", source], text=True, capture_output=True, check=False,
                            input=f"dump /boot/vmlinuz-{version} {work}/vmlinuz\nrdump /usr/lib/modules/{version} {work}\n")
-            if (work / version / "modules.dep").exists() and _keep(target, work / "vmlinuz", work / version):
+            if (work / version / "modules.builtin").exists() and _keep(target, work / "vmlinuz", work / version):
                 return True
     return False
 
@@ -89,8 +88,7 @@ def _from_the_package(target, work):
     subprocess.run(["dpkg-deb", "-x", package, work / "root"], check=True)
     kernel = next((work / "root/boot").glob("vmlinuz-*"))
     folder = work / "root/lib/modules" / kernel.name.removeprefix("vmlinuz-")
-    subprocess.run(["depmod", "-b", work / "root", folder.name], check=False, capture_output=True)
-    return (folder / "modules.dep").exists() and _keep(target, kernel, folder)
+    return (folder / "modules.builtin").exists() and _keep(target, kernel, folder)
 
 
 def find_kernel():
