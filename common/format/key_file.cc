@@ -4,6 +4,7 @@
 
 #include <map>
 
+#include "common/format/version.h"
 #include "common/io/errno_map.h"
 #include "common/io/file.h"
 
@@ -32,12 +33,37 @@ std::string_view trim(std::string_view text) {
 }  // namespace
 
 Secret32 KeyFile::image_key(const ImageId& image) const {
-  return crypto::prf(image_secret, "image", {image.view()});
+  if (!member) return crypto::prf(image_secret, "image", {image.view()});
+  const auto found = member->images.find({image, image_epoch(image)});
+  return found == member->images.end() ? Secret32{} : found->second;
+}
+std::uint32_t KeyFile::image_epoch(const ImageId& image) const {
+  std::uint32_t newest = 1;
+  if (!member) return newest;
+  for (const auto& [of, secret] : member->images)
+    if (of.first == image) newest = std::max(newest, of.second);
+  return newest;
+}
+Secret32 KeyFile::image_key(const VersionRecord& version) const {
+  if (!member) return image_key(version.image);
+  const auto found = member->images.find({version.image, version.image_epoch});
+  return found == member->images.end() ? Secret32{} : found->second;
+}
+Status KeyFile::check_signer(const VersionRecord& version) const {
+  if (member) return member->check_signer(version);
+  if (version.org == org && version.signer == signing.public_key) return ok_status();
+  return make_error(ErrorCode::kWrongKey,
+                    "version " + std::to_string(version.sequence) + " is signed by " +
+                        version.signer.short_hex() + ", not by the owner of the key file",
+                    "use the key file that the image was imported with");
 }
 Secret32 KeyFile::local_key() const {
+  if (member) return member->local;
   return crypto::prf(image_secret, "local-user", {org.view()});
 }
 Digest KeyFile::key_check(const ImageId& image) const {
+  // The organisation's log says which secrets are right; this only says which organisation.
+  if (member) return crypto::sha256({as_bytes("dims/member-image/1"), org.view(), image.view()});
   const Secret32 check = crypto::prf(image_key(image), "key-check",
                                      {domain.view(), crypto::kdf(domain_secret, 3).view()});
   Digest out;

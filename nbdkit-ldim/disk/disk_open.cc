@@ -44,12 +44,8 @@ Status Disk::start() {
   shape.image_bytes = state_at_start_.image_bytes;
   if (!state_at_start_.base.is_zero()) {
     DIMS_ASSIGN(const auto record, format::decode_version(state_at_start_.base_record));
-    if (!(record.signer == key_.signing.public_key)) {
-      return make_error(ErrorCode::kWrongKey,
-                        "the base version was not signed by the key file's signer",
-                        "use the key file that the image was imported with");
-    }
-    DIMS_ASSIGN(shape.root, format::open_root(record, key_.image_key(record.image)));
+    DIMS_TRY(key_.check_signer(record));
+    DIMS_ASSIGN(shape.root, format::open_root(record, key_.image_key(record)));
   }
   tree_ = std::make_unique<BaseTree>(
       *fetcher_, shape, options_.diskless() ? kDisklessTreeMemoryBytes : kTreeMemoryBytes);
