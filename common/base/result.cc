@@ -42,6 +42,8 @@ std::string_view error_code_name(ErrorCode code) {
       return "resource-exhausted";
     case ErrorCode::kInternal:
       return "internal";
+    case ErrorCode::kUntrusted:
+      return "untrusted";
   }
   return "internal";
 }

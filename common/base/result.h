@@ -34,6 +34,8 @@ enum class ErrorCode : int {
   kOtherHistory = 17,       // an unknown or non-ancestor version: never merge, only branch
   kResourceExhausted = 18,  // a limit of the other side
   kInternal = 19,
+  kUntrusted =
+      20,  // a signature, certificate, grant or log record that nothing we trust vouches for
 };
 
 // Stable lower-case name, e.g. "not-found". Used in JSON output, on the wire and in logs.

@@ -5,7 +5,7 @@ namespace {
 
 ErrorCode code_of_name(std::string_view name) {
   for (int i = static_cast<int>(ErrorCode::kInvalidArgument);
-       i <= static_cast<int>(ErrorCode::kInternal); ++i) {
+       i <= static_cast<int>(ErrorCode::kUntrusted); ++i) {
     const auto code = static_cast<ErrorCode>(i);
     if (error_code_name(code) == name) return code;
   }
@@ -73,6 +73,7 @@ grpc::StatusCode status_code_of(ErrorCode code) {
     case ErrorCode::kStaleLease:
     case ErrorCode::kMissingObjects:
     case ErrorCode::kOtherHistory:
+    case ErrorCode::kUntrusted:
       return grpc::StatusCode::FAILED_PRECONDITION;
     case ErrorCode::kNoSpace:
     case ErrorCode::kResourceExhausted:

@@ -7,6 +7,7 @@
 #include <cstdlib>
 
 #include "common/crypto/hash.h"
+#include "common/crypto/seal_watch.h"
 
 namespace dims::crypto {
 namespace {
@@ -103,6 +104,7 @@ PageCipher::~PageCipher() { wipe(key_.mut()); }
 
 void PageCipher::seal(std::uint64_t nonce, ByteView ad, ByteView plain, std::uint8_t* out,
                       std::uint8_t* tag) const {
+  internal::watch_seal(key_, iv_of(nonce), ad, plain);
   auto& slot = contexts().seal[identity_ % Contexts::kSlots];
   start(slot, identity_, key_, nonce, 1);
   run_seal(slot.context, ad, plain, out, tag);
@@ -117,6 +119,7 @@ bool PageCipher::open(std::uint64_t nonce, ByteView ad, ByteView sealed, const s
 
 void seal_once(const Secret32& key, ByteView ad, ByteView plain, std::uint8_t* out,
                std::uint8_t* tag) {
+  internal::watch_seal(key, iv_of(0), ad, plain);
   auto& slot = contexts().once_seal;
   start(slot, 0, key, 0, 1);
   run_seal(slot.context, ad, plain, out, tag);
@@ -134,6 +137,7 @@ Bytes wrap(const Secret32& key, ByteView ad, ByteView plain, Random& random) {
                 crypto_aead_xchacha20poly1305_ietf_ABYTES == 16);
   Bytes out(24 + plain.size() + 16);
   random.fill(MutByteView(out).first(24));
+  internal::watch_seal(key, ByteView(out).first(24), ad, plain);
   unsigned long long length = 0;
   crypto_aead_xchacha20poly1305_ietf_encrypt(out.data() + 24, &length, plain.data(), plain.size(),
                                              ad.data(), ad.size(), nullptr, out.data(),
@@ -144,13 +148,21 @@ Bytes wrap(const Secret32& key, ByteView ad, ByteView plain, Random& random) {
 std::optional<Bytes> unwrap(const Secret32& key, ByteView ad, ByteView wrapped) {
   if (wrapped.size() < kWrapOverheadBytes) return std::nullopt;
   Bytes out(wrapped.size() - kWrapOverheadBytes);
-  unsigned long long length = 0;
-  if (crypto_aead_xchacha20poly1305_ietf_decrypt(out.data(), &length, nullptr, wrapped.data() + 24,
-                                                 wrapped.size() - 24, ad.data(), ad.size(),
-                                                 wrapped.data(), key.bytes.data()) != 0) {
-    return std::nullopt;
-  }
+  if (!unwrap_into(key, ad, wrapped, out)) return std::nullopt;
   return out;
+}
+
+bool unwrap_into(const Secret32& key, ByteView ad, ByteView wrapped, MutByteView out) {
+  if (wrapped.size() < kWrapOverheadBytes || out.size() != wrapped.size() - kWrapOverheadBytes)
+    return false;
+  unsigned long long length = 0;
+  std::uint8_t none = 0;
+  if (crypto_aead_xchacha20poly1305_ietf_decrypt(
+          out.empty() ? &none : out.data(), &length, nullptr, wrapped.data() + 24,
+          wrapped.size() - 24, ad.data(), ad.size(), wrapped.data(), key.bytes.data()) == 0)
+    return true;
+  wipe(out);
+  return false;
 }
 
 }  // namespace dims::crypto

@@ -44,6 +44,8 @@ void seal_once(const Secret32& key, ByteView ad, ByteView plain, std::uint8_t* o
 // Key wrapping: nonce (24) | sealed | tag (16); random nonce.
 Bytes wrap(const Secret32& key, ByteView ad, ByteView plain, Random& random);
 std::optional<Bytes> unwrap(const Secret32& key, ByteView ad, ByteView wrapped);
+// The same into memory of the caller's, wrapped.size() - kWrapOverheadBytes long; wiped on failure.
+[[nodiscard]] bool unwrap_into(const Secret32& key, ByteView ad, ByteView wrapped, MutByteView out);
 inline constexpr std::size_t kWrapOverheadBytes = 24 + 16;
 
 }  // namespace dims::crypto

@@ -28,9 +28,13 @@ SigningKey signing_key_from_seed(const Secret32& seed) {
 }
 
 Signature sign(const SigningKey& key, std::string_view type, const OrgId& org, ByteView body) {
+  return sign(key.seed, type, org, body);
+}
+
+Signature sign(const Secret32& seed, std::string_view type, const OrgId& org, ByteView body) {
   PublicKey public_key;
   std::array<std::uint8_t, crypto_sign_SECRETKEYBYTES> secret;
-  if (crypto_sign_seed_keypair(public_key.bytes.data(), secret.data(), key.seed.bytes.data()) != 0)
+  if (crypto_sign_seed_keypair(public_key.bytes.data(), secret.data(), seed.bytes.data()) != 0)
     std::abort();
   const Digest digest = message_digest(type, org, body);
   Signature signature;

@@ -18,6 +18,8 @@ struct SigningKey {
 
 SigningKey signing_key_from_seed(const Secret32& seed);
 Signature sign(const SigningKey& key, std::string_view type, const OrgId& org, ByteView body);
+// The same from a seed, so that it need not leave the memory that it is in.
+Signature sign(const Secret32& seed, std::string_view type, const OrgId& org, ByteView body);
 [[nodiscard]] bool verify(const PublicKey& key, std::string_view type, const OrgId& org,
                           ByteView body, const Signature& signature);
 

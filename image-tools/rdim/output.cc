@@ -35,6 +35,7 @@ ExitCode exit_code_of(ErrorCode code) {
       return kExitUnreachable;
     case ErrorCode::kPermissionDenied:
     case ErrorCode::kWrongKey:
+    case ErrorCode::kUntrusted:
       return kExitKey;
     case ErrorCode::kCorrupt:
     case ErrorCode::kMissingObjects:

@@ -24,6 +24,7 @@ grpc::StatusCode code_of(ErrorCode code) {
     case ErrorCode::kStaleLease:
     case ErrorCode::kMissingObjects:
     case ErrorCode::kOtherHistory:
+    case ErrorCode::kUntrusted:
       return grpc::StatusCode::FAILED_PRECONDITION;
     case ErrorCode::kNoSpace:
     case ErrorCode::kResourceExhausted:

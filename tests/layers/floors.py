@@ -5,6 +5,7 @@ COMMON = (
     "common/io",
     "common/crypto",
     "common/format",
+    "common/trust",
     "common/contract",
     "common/tree",
     "common/client",

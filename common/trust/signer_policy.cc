@@ -1,0 +1,57 @@
+#include "common/trust/signer_policy.h"
+
+#include <algorithm>
+
+#include "common/trust/grant.h"
+
+namespace dims::trust {
+namespace {
+
+Error untrusted(const format::VersionRecord& record, const std::string& what) {
+  return make_error(ErrorCode::kUntrusted,
+                    "version " + std::to_string(record.sequence) + ": " + what,
+                    "the server gives out a version that no writer of this image made");
+}
+
+}  // namespace
+
+Status KeyFileSigner::check(const format::VersionRecord& record) {
+  return record.signer == key_ ? ok_status()
+                               : Status(untrusted(record, "it is signed by another key"));
+}
+
+Status OrgSigner::check(const format::VersionRecord& record) {
+  const auto bytes = certificates_(record.signer);
+  if (!bytes.ok()) return bytes.error();
+  const auto certificate = decode_session(*bytes);
+  if (!certificate.ok()) return certificate.error();
+  return check_version_signer(org_, record, *certificate);
+}
+
+Status check_version_signer(const OrgState& org, const format::VersionRecord& record,
+                            const SessionCertificate& certificate) {
+  if (record.org != org.org()) return untrusted(record, "it is another organisation's");
+  if (record.signer != certificate.session_key)
+    return untrusted(record, "its certificate is another session's");
+  DIMS_TRY(check_session(org, certificate));
+  if (record.machine != certificate.machine)
+    return untrusted(record, "it was made on another machine than its session's");
+  const bool writes = std::any_of(
+      certificate.images.begin(), certificate.images.end(), [&](const SessionImage& image) {
+        return image.image == record.image && image.access >= Access::kWrite;
+      });
+  if (!writes) return untrusted(record, "its session may not write this image");
+  const std::uint64_t time_s = record.time_unix_ns / 1'000'000'000;
+  if (time_s + kClockSkew_s < certificate.from_unix_s ||
+      time_s > certificate.to_unix_s + kClockSkew_s)
+    return untrusted(record, "it was made outside its session's time");
+  const ScopeId id = scope_id(record.image);
+  if (org.epoch(KeyScope::kImage, id, record.image_epoch) == nullptr)
+    return untrusted(record, "of an image epoch that the log does not know");
+  const Epoch* const next = org.epoch(KeyScope::kImage, id, record.image_epoch + 1);
+  if (next != nullptr && record.sequence > next->body.last_sequence)
+    return untrusted(record, "of an image epoch that had ended before it");
+  return ok_status();
+}
+
+}  // namespace dims::trust
