@@ -115,24 +115,37 @@ int ldim_config_complete() {
   return guarded([] { return report(ldim::complete_options(options)); });
 }
 
-Result<std::unique_ptr<contract::Remote>> connect_remote() {
+// The folder of a cache knows its server. What only looks leaves nothing there.
+Result<std::unique_ptr<contract::Remote>> connect_remote(
+    bool looks_only, std::shared_ptr<client::ServerPin>* pin = nullptr) {
   client::ClientOptions client;
   client.address = options.server;
   client.machine_name = options.machine_name;
+  client.known_servers.path =
+      options.diskless() ? client::user_known_servers() : options.cache_folder + "/known-servers";
+  client.known_servers.remember = !looks_only;
+  // A folder that turns out to be another's is left as it is.
+  if (!options.diskless()) client.known_servers.not_before = options.cache_folder + "/identity";
+  if (pin != nullptr) {
+    const auto server = parse_server(options.server);
+    if (!server.ok()) return server.error();
+    client.pin = *pin = std::make_shared<client::ServerPin>(*server, client.known_servers);
+  }
   return client::connect(client);
 }
 
 int ldim_get_ready() {
   return guarded([] {
     crypto::initialise();
-    return report(ldim::preflight(options, [] { return connect_remote(); }));
+    return report(ldim::preflight(options, [] { return connect_remote(true); }));
   });
 }
 
 int ldim_after_fork() {
   return guarded([] {
     auto fresh = std::make_unique<Serving>();
-    auto remote = connect_remote();
+    std::shared_ptr<client::ServerPin> pin;
+    auto remote = connect_remote(false, &pin);
     if (!remote.ok()) return report(remote.error());
     fresh->remote = std::move(remote).value();
     io::FileSystem* fs = &io::posix_file_system();
@@ -146,6 +159,7 @@ int ldim_after_fork() {
     auto disk = ldim::Disk::open(
         options, {*fresh->remote, *fs, system_clock(), system_random(), {}, quitting});
     if (!disk.ok()) return report(disk.error());
+    pin->settle();  // the folder is ours now
     fresh->disk = std::move(disk).value();
     if (!options.diskless()) {
       auto control =

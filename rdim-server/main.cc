@@ -16,6 +16,7 @@
 #include "common/io/file.h"
 #include "rdim-server/catalog/catalog.h"
 #include "rdim-server/catalog/maintenance.h"
+#include "rdim-server/identity.h"
 #include "rdim-server/options.h"
 #include "rdim-server/services/server.h"
 #include "rdim-server/stores/store.h"
@@ -105,6 +106,36 @@ Result<std::unique_ptr<catalog::Maintenance>> make_maintenance(const Options& op
                                                 system_clock(), wanted);
 }
 
+bool listens_on_tcp(const Options& options) {
+  for (const std::string& address : options.listen) {
+    if (!address.starts_with("unix:")) return true;
+  }
+  return false;
+}
+
+int init(const Options& options) {
+  stores::StoreOptions store_options;
+  store_options.folder = options.data;
+  const auto store = stores::Store::open(store_options, system_clock(), system_random());
+  if (!store.ok()) return fail(store.error(), kStoreFailed);
+  io::FileSystem& fs = io::posix_file_system();
+  const auto identity = options.renew ? make_identity(fs, options.data, system_clock())
+                                      : load_or_make_identity(fs, options.data, system_clock());
+  if (!identity.ok()) return fail(identity.error(), kFailed);
+  const Status secret = make_bootstrap_secret(fs, options.data, system_random());
+  if (!secret.ok()) return fail(secret.error(), kFailed);
+  std::printf("fingerprint %s\nsecret      %s\n", identity->facts.fingerprint.hex().c_str(),
+              bootstrap_path(options.data).c_str());
+  return kStopped;
+}
+
+int print_fingerprint(const Options& options) {
+  const auto identity = load_identity(io::posix_file_system(), options.data);
+  if (!identity.ok()) return fail(identity.error(), kFailed);
+  std::printf("%s\n", identity->facts.fingerprint.hex().c_str());
+  return kStopped;
+}
+
 int serve(const Options& options, const sigset_t& signals) {
   stores::StoreOptions store_options;
   store_options.folder = options.data;
@@ -123,6 +154,16 @@ int serve(const Options& options, const sigset_t& signals) {
   services::ServerOptions server_options;
   server_options.listen = options.listen;
   server_options.version = DIMS_VERSION;
+  std::string fingerprint = "none (no TCP address)";
+  if (listens_on_tcp(options)) {
+    auto identity = load_or_make_identity(io::posix_file_system(), options.data, system_clock());
+    if (!identity.ok()) return fail(identity.error(), kStoreFailed);
+    fingerprint = identity->facts.fingerprint.hex();
+    server_options.certificate = std::move(identity->certificate);
+    if (std::chrono::seconds(identity->facts.valid_until_unix_s) < system_clock().wall()) {
+      spdlog::error("the certificate has expired: clients refuse it; see rdim-server init --renew");
+    }
+  }
   auto server =
       services::RdimServer::start(**catalog, (*store)->objects(), **maintenance, server_options);
   if (!server.ok()) return fail(server.error(), kListenFailed);
@@ -134,6 +175,7 @@ int serve(const Options& options, const sigset_t& signals) {
   if (!written.ok()) return fail(written.error(), kFailed);
   spdlog::info("store {}, generation {}, {} images", options.data, (*store)->generation().hex(),
                (*catalog)->image_count());
+  spdlog::info("certificate fingerprint {}", fingerprint);
 
   (*maintenance)->start();
 
@@ -168,5 +210,13 @@ int main(int argc, char** argv) {
   spdlog::set_default_logger(spdlog::stderr_color_mt("rdim-server"));
   spdlog::set_level(spdlog::level::from_str(options.log_level));
   crypto::initialise();
+  switch (options.verb) {
+    case server::Verb::kInit:
+      return server::init(options);
+    case server::Verb::kFingerprint:
+      return server::print_fingerprint(options);
+    case server::Verb::kServe:
+      break;
+  }
   return server::serve(options, signals);
 }

@@ -24,12 +24,39 @@ std::uint64_t size_of(const char* option, const std::string& text) {
   return *parsed;
 }
 
+// "init" and "fingerprint": a word, a folder, no server.
+bool parse_setup(int argc, char** argv, Options& options, int& exit_code) {
+  const bool init = options.verb == Verb::kInit;
+  CLI::App app(init ? "Makes what a server needs before its organisation: store, certificate, and "
+                      "the one-time secret for 'rdim init-org'."
+                    : "Prints the SHA-256 of the server's certificate, by which clients know it.");
+  app.name(init ? "rdim-server init" : "rdim-server fingerprint");
+  app.add_option("--data", options.data, "Folder of the store")->required()->type_name("DIR");
+  if (init) {
+    app.add_flag("--renew", options.renew,
+                 "Replace the certificate: every client has to be told the new fingerprint");
+  }
+  try {
+    app.parse(argc - 1, argv + 1);
+  } catch (const CLI::ParseError& error) {
+    exit_code = app.exit(error) == 0 ? kStopped : kUsage;
+    return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 bool parse_options(int argc, char** argv, Options& options, int& exit_code) {
+  const std::string_view word = argc > 1 ? argv[1] : "";
+  if (word == "init" || word == "fingerprint") {
+    options.verb = word == "init" ? Verb::kInit : Verb::kFingerprint;
+    return parse_setup(argc, argv, options, exit_code);
+  }
   CLI::App app("The remote data image manager: keeps images and their versions for LDIM and rdim.");
   app.name("rdim-server");
   app.set_version_flag("--version", std::string("rdim-server ") + DIMS_VERSION);
+  app.footer("Also: 'rdim-server init' and 'rdim-server fingerprint', each with --help.");
   std::string term = "60s";
   app.add_option("--data", options.data, "Folder of the store; made at the first start")
       ->required()

@@ -9,7 +9,12 @@
 
 namespace dims::server {
 
+// What the first word asks for.
+enum class Verb { kServe, kInit, kFingerprint };
+
 struct Options {
+  Verb verb = Verb::kServe;
+  bool renew = false;  // init: a new certificate in the place of the old one
   std::string data;
   std::vector<std::string> listen;
   std::chrono::milliseconds lease_term{60'000};

@@ -107,4 +107,24 @@ Result<HostPort> parse_host_port(std::string_view text) {
   return out;
 }
 
+Result<ServerAddress> parse_server(std::string_view text) {
+  ServerAddress out;
+  out.address = std::string(text);
+  if (out.is_unix()) return out;
+  const std::size_t mark = text.find('#');
+  out.address = std::string(text.substr(0, mark));
+  DIMS_TRY(parse_host_port(out.address));
+  if (mark == std::string_view::npos) return out;
+  std::string digits(text.substr(mark + 1));
+  std::erase(digits, ':');
+  out.fingerprint = Digest::from_hex_text(digits);
+  if (!out.fingerprint) {
+    return make_error(ErrorCode::kInvalidArgument,
+                      "'" + std::string(text.substr(mark + 1)) + "' is no fingerprint",
+                      "write HOST:PORT#FINGERPRINT with the 64 hex digits that 'rdim-server "
+                      "fingerprint' prints");
+  }
+  return out;
+}
+
 }  // namespace dims

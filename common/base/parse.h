@@ -4,9 +4,11 @@
 
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
+#include "common/base/bytes.h"
 #include "common/base/result.h"
 
 namespace dims {
@@ -24,5 +26,14 @@ struct HostPort {
 };
 // "HOST:PORT", "[V6]:PORT".
 Result<HostPort> parse_host_port(std::string_view text);
+
+// A server as people name it: "unix:PATH", "HOST:PORT" or "HOST:PORT#FINGERPRINT", the fingerprint
+// of its certificate in 64 hex digits (colons between them are allowed).
+struct ServerAddress {
+  std::string address;  // without the fingerprint
+  std::optional<Digest> fingerprint;
+  bool is_unix() const { return address.starts_with("unix:"); }
+};
+Result<ServerAddress> parse_server(std::string_view text);
 
 }  // namespace dims

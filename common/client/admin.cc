@@ -62,8 +62,8 @@ contract::CollectionStatus from_proto(const v1::CollectionStatusReply& reply) {
 
 class GrpcAdmin final : public Admin {
  public:
-  GrpcAdmin(std::string address, const std::string& target)
-      : address_(std::move(address)), stub_(v1::Dims::NewStub(make_channel(target))) {}
+  explicit GrpcAdmin(const Endpoint& endpoint)
+      : address_(endpoint.address), stub_(v1::Dims::NewStub(make_channel(endpoint))) {}
 
   Result<std::uint64_t> start_collection(bool dry_run) override {
     v1::StartCollectionRequest request;
@@ -137,9 +137,10 @@ class GrpcAdmin final : public Admin {
 
 }  // namespace
 
-Result<std::unique_ptr<Admin>> connect_admin(const std::string& address) {
-  DIMS_ASSIGN(const std::string target, grpc_target(address));
-  return std::unique_ptr<Admin>(std::make_unique<GrpcAdmin>(address, target));
+Result<std::unique_ptr<Admin>> connect_admin(const std::string& address,
+                                             const KnownServers& known) {
+  DIMS_ASSIGN(const Endpoint endpoint, parse_endpoint(address, known));
+  return std::unique_ptr<Admin>(std::make_unique<GrpcAdmin>(endpoint));
 }
 
 }  // namespace dims::client

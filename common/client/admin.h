@@ -4,10 +4,12 @@
 // connect_admin: kInvalidArgument for an address that it cannot read.
 #pragma once
 
+#include "common/client/known_servers.h"
 #include "common/contract/admin.h"
 
 namespace dims::client {
 
-Result<std::unique_ptr<contract::Admin>> connect_admin(const std::string& address);
+Result<std::unique_ptr<contract::Admin>> connect_admin(const std::string& address,
+                                                       const KnownServers& known);
 
 }  // namespace dims::client

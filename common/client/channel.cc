@@ -1,9 +1,10 @@
 #include "common/client/channel.h"
 
 #include <sys/un.h>
+#include <grpcpp/security/tls_credentials_options.h>
 
-#include "common/base/parse.h"
 #include "common/base/units.h"
+#include "common/crypto/certificate.h"
 
 namespace dims::client {
 namespace {
@@ -19,26 +20,60 @@ constexpr int kBackoffFirstMs = 100;
 constexpr int kBackoffMaxMs = 10'000;
 constexpr int kConnectTimeoutMs = 10'000;
 
+namespace tls = grpc::experimental;
+
+// Asks the pin about the certificate that the server showed, and proved to hold the key of.
+class PinVerifier : public tls::ExternalCertificateVerifier {
+ public:
+  explicit PinVerifier(std::shared_ptr<ServerPin> pin) : pin_(std::move(pin)) {}
+  bool Verify(tls::TlsCustomVerificationCheckRequest* request, std::function<void(grpc::Status)>,
+              grpc::Status* answer) override {
+    const grpc::string_ref certificate = request->peer_cert();
+    const Status checked = pin_->check({certificate.data(), certificate.size()});
+    *answer = checked.ok()
+                  ? grpc::Status::OK
+                  : grpc::Status(grpc::StatusCode::UNAUTHENTICATED, checked.error().to_string());
+    return true;  // answered at once
+  }
+  void Cancel(tls::TlsCustomVerificationCheckRequest*) override {}
+
+ private:
+  const std::shared_ptr<ServerPin> pin_;
+};
+
+std::shared_ptr<grpc::ChannelCredentials> credentials_of(const Endpoint& endpoint) {
+  if (!endpoint.pin) return grpc::InsecureChannelCredentials();
+  crypto::refuse_tls_1_2();
+  tls::TlsChannelCredentialsOptions options;
+  options.set_verify_server_certs(false);  // issuers mean nothing, and neither does the name:
+  options.set_check_call_host(false);
+  options.set_certificate_verifier(
+      tls::ExternalCertificateVerifier::Create<PinVerifier>(endpoint.pin));
+  return tls::TlsCredentials(options);
+}
+
 }  // namespace
 
-Result<std::string> grpc_target(const std::string& address) {
-  constexpr std::string_view kUnix = "unix:";
-  if (std::string_view(address).substr(0, kUnix.size()) == kUnix) {
-    const std::string path = address.substr(kUnix.size());
+Result<Endpoint> parse_endpoint(const std::string& address, const KnownServers& known) {
+  DIMS_ASSIGN(const ServerAddress server, parse_server(address));
+  if (server.is_unix()) {
+    const std::string path = address.substr(std::string_view("unix:").size());
     if (path.empty() || path.size() >= sizeof(sockaddr_un{}.sun_path)) {
       return make_error(ErrorCode::kInvalidArgument,
                         "socket path '" + path + "' is empty or too long",
                         "give unix:PATH with at most 107 characters");
     }
-    return address;
+    return Endpoint{address, address, nullptr};
   }
-  DIMS_ASSIGN(const HostPort parsed, parse_host_port(address));
+  DIMS_ASSIGN(const HostPort parsed, parse_host_port(server.address));
   const bool v6 = parsed.host.find(':') != std::string::npos;
-  return "dns:///" + (v6 ? "[" + parsed.host + "]" : parsed.host) + ":" +
-         std::to_string(parsed.port);
+  return Endpoint{
+      server.address,
+      "dns:///" + (v6 ? "[" + parsed.host + "]" : parsed.host) + ":" + std::to_string(parsed.port),
+      std::make_shared<ServerPin>(server, known)};
 }
 
-std::shared_ptr<grpc::Channel> make_channel(const std::string& target) {
+std::shared_ptr<grpc::Channel> make_channel(const Endpoint& endpoint) {
   grpc::ChannelArguments args;
   args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   args.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
@@ -55,7 +90,7 @@ std::shared_ptr<grpc::Channel> make_channel(const std::string& target) {
   args.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kBackoffMaxMs);
   args.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS,
               kConnectTimeoutMs);  // in truth the time for one attempt
-  return grpc::CreateCustomChannel(target, grpc::InsecureChannelCredentials(), args);
+  return grpc::CreateCustomChannel(endpoint.target, credentials_of(endpoint), args);
 }
 
 }  // namespace dims::client

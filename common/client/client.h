@@ -18,12 +18,16 @@
 #include "common/base/bytes.h"
 #include "common/base/result.h"
 #include "common/base/units.h"
+#include "common/client/known_servers.h"
 #include "common/contract/remote.h"
 
 namespace dims::client {
 
 struct ClientOptions {
-  std::string address;  // "HOST:PORT", "[V6]:PORT" or "unix:PATH"
+  // "HOST:PORT", "[V6]:PORT", each with "#FINGERPRINT" or without, or "unix:PATH".
+  std::string address;
+  KnownServers known_servers;      // for an address without a fingerprint
+  std::shared_ptr<ServerPin> pin;  // to be asked about the server; none: the client makes its own
   MachineId machine;
   std::string machine_name;
   SessionId session;

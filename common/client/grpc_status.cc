@@ -102,6 +102,41 @@ std::string hint_of(ErrorCode code) {
   }
 }
 
+// What gRPC and OpenSSL say of a handshake that failed, in words for people. Such a server counts
+// as away: the right one may come back, and a guest waits for it as for any other.
+struct HandshakeWords {
+  std::string_view theirs;
+  std::string_view ours;
+};
+constexpr std::string_view kNoHandshake =
+    "something else listens there or stands between; TLS 1.3 is spoken on TCP, plaintext on UNIX "
+    "sockets alone";
+constexpr HandshakeWords kHandshakes[] = {
+    {"wrong version number", "it answers in plaintext, without TLS"},
+    {"alert handshake failure", "it does not speak TLS 1.3"},
+    {"unsupported protocol", "it does not speak TLS 1.3"},
+    {"alert protocol version", "it does not speak TLS 1.3"},
+    {"selected ALPN property", "it speaks TLS but no gRPC"},
+};
+
+std::optional<Error> failed_handshake(const std::string& text, const std::string& where) {
+  constexpr std::string_view kPin = "Custom verification check failed with error: ";
+  constexpr std::string_view kCode = "UNAUTHENTICATED: ";
+  if (std::size_t at = text.find(kPin); at != std::string::npos) {
+    std::string_view rest = std::string_view(text).substr(at + kPin.size());
+    if (rest.starts_with(kCode)) rest.remove_prefix(kCode.size());
+    return make_error(ErrorCode::kUnavailable,
+                      "server " + where + " is refused: " + std::string(rest));
+  }
+  for (const HandshakeWords& words : kHandshakes) {
+    if (text.find(words.theirs) == std::string::npos) continue;
+    return make_error(ErrorCode::kUnavailable,
+                      "server " + where + " is refused: " + std::string(words.ours),
+                      std::string(kNoHandshake));
+  }
+  return std::nullopt;
+}
+
 }  // namespace
 
 Error from_detail(const v1::ErrorDetail& detail) {
@@ -124,6 +159,9 @@ Error from_grpc(const grpc::Status& status, const std::string& where) {
     return from_detail(detail);
   }
   const ErrorCode code = code_of(status);
+  if (code == ErrorCode::kUnavailable) {
+    if (const auto refused = failed_handshake(status.error_message(), where)) return *refused;
+  }
   return make_error(code, "server " + where + ": " + status.error_message(), hint_of(code));
 }
 

@@ -1,11 +1,9 @@
 #include "common/client/lane.h"
 
-#include "common/client/channel.h"
-
 namespace dims::client {
 
-Lane::Lane(const std::string& target)
-    : channel_(make_channel(target)), stub_(v1::Dims::NewStub(channel_)), thread_([this] {
+Lane::Lane(const Endpoint& endpoint)
+    : channel_(make_channel(endpoint)), stub_(v1::Dims::NewStub(channel_)), thread_([this] {
         void* tag = nullptr;
         bool ok = false;
         while (queue_.Next(&tag, &ok)) {

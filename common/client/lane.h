@@ -13,6 +13,8 @@
 #include <mutex>
 #include <thread>
 
+#include "common/client/channel.h"
+
 #include "dims/v1/dims.grpc.pb.h"
 
 namespace dims::client {
@@ -23,7 +25,7 @@ class Lane {
   // returned, so that it can give up the object that holds it.
   using Completion = std::function<std::shared_ptr<void>(bool ok)>;
 
-  explicit Lane(const std::string& target);
+  explicit Lane(const Endpoint& endpoint);
   ~Lane();
   Lane(const Lane&) = delete;
   Lane& operator=(const Lane&) = delete;

@@ -1,7 +1,6 @@
 #include "common/client/remote.h"
 
 #include "common/base/clock.h"
-#include "common/client/channel.h"
 #include "common/client/convert.h"
 
 namespace dims::client {
@@ -24,11 +23,11 @@ std::string fresh_key() {
 
 }  // namespace
 
-GrpcRemote::GrpcRemote(ClientOptions options, const std::string& target)
+GrpcRemote::GrpcRemote(ClientOptions options, const Endpoint& endpoint)
     : options_(std::move(options)),
       budget_(std::make_shared<ByteBudget>(options_.put_bytes_in_flight_max)),
-      demand_(std::make_unique<Lane>(target)),
-      bulk_(std::make_unique<Lane>(target)),
+      demand_(std::make_unique<Lane>(endpoint)),
+      bulk_(std::make_unique<Lane>(endpoint)),
       demand_transfer_(*demand_, options_.address, budget_, counters_),
       bulk_transfer_(*bulk_, options_.address, budget_, counters_),
       watches_(*demand_, options_.address) {}
@@ -380,8 +379,11 @@ RemoteCounters GrpcRemote::counters() {
 }
 
 Result<std::unique_ptr<Remote>> connect(const ClientOptions& options) {
-  DIMS_ASSIGN(const std::string target, grpc_target(options.address));
-  return std::unique_ptr<Remote>(std::make_unique<GrpcRemote>(options, target));
+  DIMS_ASSIGN(Endpoint endpoint, parse_endpoint(options.address, options.known_servers));
+  if (endpoint.pin && options.pin) endpoint.pin = options.pin;
+  ClientOptions named = options;
+  named.address = endpoint.address;
+  return std::unique_ptr<Remote>(std::make_unique<GrpcRemote>(std::move(named), endpoint));
 }
 
 }  // namespace dims::client

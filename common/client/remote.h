@@ -14,7 +14,7 @@ namespace dims::client {
 
 class GrpcRemote final : public contract::Remote {
  public:
-  GrpcRemote(ClientOptions options, const std::string& target);
+  GrpcRemote(ClientOptions options, const Endpoint& endpoint);
   ~GrpcRemote() override;
 
   Result<contract::ServerInfo> hello() override;

@@ -39,7 +39,8 @@ rdim::ExitCode run(int argc, char** argv) {
   app.set_version_flag("--version", std::string("rdim ") + DIMS_VERSION);
   app.require_subcommand(1);
   app.fallthrough();
-  app.add_option("--server", session.options.server, "The server, HOST:PORT or unix:PATH")
+  app.add_option("--server", session.options.server,
+                 "The server: HOST:PORT, HOST:PORT#FINGERPRINT or unix:PATH")
       ->envname("RDIM_SERVER");
   app.add_option("--key", session.options.key_path, "The key file")->envname("RDIM_KEY");
   app.add_option("-o,--output", session.options.output, "plain or json, errors included")

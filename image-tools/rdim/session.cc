@@ -42,6 +42,7 @@ Result<contract::Remote*> Session::remote() {
   }
   client::ClientOptions wanted;
   wanted.address = options.server;
+  wanted.known_servers.path = client::user_known_servers();
   wanted.machine = who_.machine;
   wanted.machine_name = who_.machine_name;
   wanted.session = who_.session;
@@ -53,7 +54,9 @@ Result<contract::Remote*> Session::remote() {
 Result<contract::Admin*> Session::admin() {
   if (admin_) return admin_.get();
   DIMS_TRY(remote());  // names the mistake if no server is named
-  DIMS_ASSIGN(admin_, client::connect_admin(options.server));
+  client::KnownServers known;
+  known.path = client::user_known_servers();
+  DIMS_ASSIGN(admin_, client::connect_admin(options.server, known));
   listen_for_interrupt();
   return admin_.get();
 }

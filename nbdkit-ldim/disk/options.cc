@@ -71,7 +71,7 @@ std::string host_name() {
 }  // namespace
 
 const char kOptionsHelp[] =
-    "server=HOST:PORT|unix:PATH  (required) the RDIM server\n"
+    "server=HOST:PORT|unix:PATH  (required) the RDIM server; HOST:PORT#FINGERPRINT pins it\n"
     "image=NAME                  (required) the image to serve\n"
     "key=FILE                    (required) key file made by 'rdim key new'\n"
     "cache=DIR|none              (required) folder for journal and cache; none: diskless\n"
@@ -188,10 +188,8 @@ Status complete_options(DiskOptions& options) {
   DIMS_TRY(require(options.image, "image"));
   DIMS_TRY(require(options.key_path, "key"));
   DIMS_TRY(require(options.cache_folder, "cache"));
-  if (options.server.rfind("unix:", 0) != 0) {
-    const auto address = parse_host_port(options.server);
-    if (!address.ok()) return address.error().with_context("server");
-  }
+  const auto address = parse_server(options.server);
+  if (!address.ok()) return address.error().with_context("server");
   if (options.cache_folder == "none") {
     options.cache_folder.clear();
     options.fill = false;

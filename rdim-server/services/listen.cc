@@ -1,6 +1,7 @@
 #include "rdim-server/services/listen.h"
 
 #include <netdb.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -106,6 +107,28 @@ Error why_not(const std::string& address) {
   const bool bound =
       bind(probe.fd(), found->ai_addr, found->ai_addrlen) == 0 && listen(probe.fd(), 1) == 0;
   return from_errno(address, bound ? EIO : errno);
+}
+
+bool is_local(const std::string& address) {
+  if (is_unix(address)) return true;
+  const auto parsed = parse_host_port(address);
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_STREAM;
+  addrinfo* found = nullptr;
+  if (!parsed.ok() || getaddrinfo(parsed->host.c_str(), nullptr, &hints, &found) != 0) return false;
+  const std::unique_ptr<addrinfo, void (*)(addrinfo*)> guard(found, freeaddrinfo);
+  for (const addrinfo* one = found; one != nullptr; one = one->ai_next) {
+    if (one->ai_family == AF_INET) {
+      const auto* v4 = reinterpret_cast<const sockaddr_in*>(one->ai_addr);
+      if ((ntohl(v4->sin_addr.s_addr) >> 24) != 127) return false;
+    } else if (one->ai_family == AF_INET6) {
+      const auto* v6 = reinterpret_cast<const sockaddr_in6*>(one->ai_addr);
+      if (!IN6_IS_ADDR_LOOPBACK(&v6->sin6_addr)) return false;
+    } else {
+      return false;
+    }
+  }
+  return true;
 }
 
 std::string with_port(const std::string& address, int port) {

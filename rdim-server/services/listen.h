@@ -15,6 +15,8 @@ namespace dims::services {
 Result<std::string> listen_target(const std::string& address);
 // Why binding failed, found by trying once more by hand.
 Error why_not(const std::string& address);
+// Whether only this machine can reach it. A name that cannot be resolved is not.
+bool is_local(const std::string& address);
 // The address with the port that it really got.
 std::string with_port(const std::string& address, int port);
 

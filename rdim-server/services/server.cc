@@ -4,6 +4,7 @@
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/resource_quota.h>
+#include <grpcpp/security/tls_credentials_options.h>
 
 #include "rdim-server/services/dims_service.h"
 #include "rdim-server/services/listen.h"
@@ -33,6 +34,24 @@ void set_transport(grpc::ServerBuilder& builder, const ServerOptions& options,
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PING_STRIKES, 0);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_BDP_PROBE, 1);
+}
+
+std::shared_ptr<grpc::ServerCredentials> tls_credentials(const crypto::Certificate& certificate) {
+  namespace tls = grpc::experimental;
+  crypto::refuse_tls_1_2();
+  tls::TlsServerCredentialsOptions options(std::make_shared<tls::StaticDataCertificateProvider>(
+      std::vector<tls::IdentityKeyCertPair>{{certificate.key_pem, certificate.certificate_pem}}));
+  options.watch_identity_key_cert_pairs();
+  options.set_cert_request_type(GRPC_SSL_DONT_REQUEST_CLIENT_CERTIFICATE);
+  return tls::TlsServerCredentials(options);
+}
+
+Status check_reach(const std::string& address) {
+  if (is_local(address)) return ok_status();
+  return make_error(ErrorCode::kPermissionDenied,
+                    "other machines can reach " + address +
+                        ", and without an organisation everybody who connects may do everything",
+                    "listen on 127.0.0.1 or unix:PATH, or make the organisation first");
 }
 
 }  // namespace
@@ -68,8 +87,13 @@ Result<std::unique_ptr<RdimServer>> RdimServer::start(catalog::Catalog& catalog,
   set_transport(builder, options, out->parts_->context.limits);
   std::vector<int> ports(options.listen.size(), -1);
   for (std::size_t i = 0; i < options.listen.size(); ++i) {
-    DIMS_ASSIGN(const std::string target, listen_target(options.listen[i]));
-    builder.AddListeningPort(target, grpc::InsecureServerCredentials(), &ports[i]);
+    const std::string& address = options.listen[i];
+    DIMS_ASSIGN(const std::string target, listen_target(address));
+    DIMS_TRY(check_reach(address));
+    builder.AddListeningPort(target,
+                             address.starts_with("unix:") ? grpc::InsecureServerCredentials()
+                                                          : tls_credentials(options.certificate),
+                             &ports[i]);
   }
   builder.RegisterService(&out->parts_->service);
   out->parts_->server = builder.BuildAndStart();

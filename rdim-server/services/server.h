@@ -1,7 +1,11 @@
 // RdimServer: the gRPC server with everything it needs: service, health, reflection, limits.
 //
+// TCP is TLS 1.3 and nothing else. An address that other machines can reach is refused: on this
+// server everybody who connects may do everything.
+//
 // Threads: start() and stop() by one thread. Ownership: catalog, objects and maintenance outlive
-// it. Errors of start(): as services/listen.h says. stop() ends streams politely, waits for calls
+// it. Errors of start(): as services/listen.h says,
+// and kPermissionDenied. stop() ends streams politely, waits for calls
 // under way up to the time limit, then cancels them; it returns when no call runs any more.
 #pragma once
 
@@ -10,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "common/crypto/certificate.h"
 #include "rdim-server/catalog/catalog.h"
 #include "rdim-server/catalog/maintenance.h"
 
@@ -18,6 +23,7 @@ namespace dims::services {
 struct ServerOptions {
   std::vector<std::string> listen;  // at least one
   std::string version;
+  crypto::Certificate certificate;  // for TCP; a UNIX socket is plaintext
   std::size_t call_threads = 4;
   std::size_t commit_threads = 2;
   std::size_t transfer_threads = 4;

@@ -7,7 +7,7 @@
 #include <fstream>
 #include <catch2/catch.hpp>
 
-#include "tests/contract/server_process.h"
+#include "tests/contract/server_channel.h"
 #include "tests/contract/temp_folder.h"
 
 #include "dims/v1/dims.grpc.pb.h"
@@ -102,8 +102,7 @@ TEST_CASE("a socket of the file system serves too, and nobody takes it from a li
 TEST_CASE("open streams do not hold up the end") {
   const test::TempFolder folder;
   ServerProcess server(folder.path + "/data");
-  const auto stub =
-      v1::Dims::NewStub(grpc::CreateChannel(server.address(), grpc::InsecureChannelCredentials()));
+  const auto stub = v1::Dims::NewStub(test::channel_to(server));
   grpc::ClientContext watch_context, get_context;
   const auto watch = stub->Watch(&watch_context, {});
   v1::Event event;

@@ -6,7 +6,7 @@
 
 #include "common/crypto/sign.h"
 #include "common/format/version.h"
-#include "tests/contract/server_process.h"
+#include "tests/contract/server_channel.h"
 #include "tests/contract/temp_folder.h"
 #include "tests/support/seed.h"
 
@@ -37,8 +37,7 @@ struct Wire {
     stub.reset();
     server.reset();
     server = std::make_unique<test::ServerProcess>(folder.path + "/data", more);
-    stub = v1::Dims::NewStub(
-        grpc::CreateChannel(server->address(), grpc::InsecureChannelCredentials()));
+    stub = v1::Dims::NewStub(test::channel_to(*server));
   }
 
   void create(const std::string& name) {

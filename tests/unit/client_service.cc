@@ -1,11 +1,14 @@
 #include "tests/unit/client_service.h"
 
+#include <grpcpp/security/tls_credentials_options.h>
+
 #include <algorithm>
 #include <random>
 #include <thread>
 
 #include "common/client/convert.h"
 #include "common/client/grpc_status.h"
+#include "common/crypto/certificate.h"
 #include "tests/support/seed.h"
 
 namespace dims::test {
@@ -457,6 +460,23 @@ Status TestService::StoreInfo(Context*, const v1::StoreInfoRequest*, v1::StoreIn
   return Status::OK;
 }
 
+namespace {
+
+// One certificate for all servers of the test: a restart is no other server.
+std::shared_ptr<grpc::ServerCredentials> tls_credentials() {
+  namespace tls = grpc::experimental;
+  crypto::refuse_tls_1_2();
+  static const crypto::Certificate certificate =
+      crypto::make_certificate("test", 0, std::int64_t{1} << 33);
+  tls::TlsServerCredentialsOptions options(std::make_shared<tls::StaticDataCertificateProvider>(
+      std::vector<tls::IdentityKeyCertPair>{{certificate.key_pem, certificate.certificate_pem}}));
+  options.watch_identity_key_cert_pairs();
+  options.set_cert_request_type(GRPC_SSL_DONT_REQUEST_CLIENT_CERTIFICATE);
+  return tls::TlsServerCredentials(options);
+}
+
+}  // namespace
+
 TestServer::TestServer(std::string address, std::shared_ptr<FakeServer> data)
     : address_(std::move(address)), data_(std::move(data)) {
   start();
@@ -469,8 +489,9 @@ void TestServer::start() {
   builder.RegisterService(service_.get());
   int port = 0;
   const bool any_port = address_.empty();
-  builder.AddListeningPort(any_port ? "127.0.0.1:0" : address_, grpc::InsecureServerCredentials(),
-                           &port);
+  builder.AddListeningPort(
+      any_port ? "127.0.0.1:0" : address_,
+      address_.starts_with("unix:") ? grpc::InsecureServerCredentials() : tls_credentials(), &port);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 5000);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, 8 << 20);

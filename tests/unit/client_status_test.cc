@@ -63,10 +63,10 @@ TEST_CASE("bare errors of a running server are mapped by their status") {
 }
 
 TEST_CASE("addresses") {
-  CHECK(*client::grpc_target("127.0.0.1:7440") == "dns:///127.0.0.1:7440");
-  CHECK(*client::grpc_target("rdim.example:7440") == "dns:///rdim.example:7440");
-  CHECK(*client::grpc_target("[::1]:7440") == "dns:///[::1]:7440");
-  CHECK(*client::grpc_target("unix:/run/rdim.sock") == "unix:/run/rdim.sock");
+  CHECK(client::parse_endpoint("127.0.0.1:7440", {})->target == "dns:///127.0.0.1:7440");
+  CHECK(client::parse_endpoint("rdim.example:7440", {})->target == "dns:///rdim.example:7440");
+  CHECK(client::parse_endpoint("[::1]:7440", {})->target == "dns:///[::1]:7440");
+  CHECK(client::parse_endpoint("unix:/run/rdim.sock", {})->target == "unix:/run/rdim.sock");
   for (const std::string& bad : {std::string(), std::string("host"), std::string("host:0x1"),
                                  std::string("unix:"), "unix:/" + std::string(200, 'x')}) {
     INFO(bad);

@@ -107,6 +107,7 @@ class World:
     def environment(self, more=None, preload=False):
         env = {k: v for k, v in os.environ.items() if k not in ("RDIM_SERVER", "RDIM_KEY", "LDIM_CACHE")}
         env["LC_ALL"] = "C"
+        env["DIMS_CONFIG"] = str(self.path("config"))  # nobody's own list of known servers
         if preload and self.sanitize:  # nbdkit itself is not built with it
             library = "libtsan.so" if "thread" in self.sanitize else "libasan.so"
             found = subprocess.run(["gcc", f"-print-file-name={library}"], capture_output=True, text=True, check=True)
