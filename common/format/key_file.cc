@@ -34,20 +34,12 @@ std::string_view trim(std::string_view text) {
 
 Secret32 KeyFile::image_key(const ImageId& image) const {
   if (!member) return crypto::prf(image_secret, "image", {image.view()});
-  const auto found = member->images.find({image, image_epoch(image)});
-  return found == member->images.end() ? Secret32{} : found->second;
-}
-std::uint32_t KeyFile::image_epoch(const ImageId& image) const {
-  std::uint32_t newest = 1;
-  if (!member) return newest;
-  for (const auto& [of, secret] : member->images)
-    if (of.first == image) newest = std::max(newest, of.second);
-  return newest;
+  return member->image.rbegin()->second;
 }
 Secret32 KeyFile::image_key(const VersionRecord& version) const {
   if (!member) return image_key(version.image);
-  const auto found = member->images.find({version.image, version.image_epoch});
-  return found == member->images.end() ? Secret32{} : found->second;
+  const auto found = member->image.find(version.image_epoch);
+  return found == member->image.end() ? Secret32{} : found->second;
 }
 Status KeyFile::check_signer(const VersionRecord& version) const {
   if (member) return member->check_signer(version);

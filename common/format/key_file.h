@@ -21,13 +21,12 @@ namespace dims::format {
 struct VersionRecord;
 
 // What a member of an organisation has instead of a key file's image-key secret: what his grants
-// opened, for the images of one session.
+// opened, for one image and its branches.
 struct MemberKeys {
-  // I of an image and epoch.
-  std::map<std::pair<ImageId, std::uint32_t>, Secret32> images;
-  Secret32 local;                  // U: wraps what a machine keeps locally
-  std::uint32_t domain_epoch = 0;  // of KeyFile::domain_secret; 0: none, a reader's
-  MachineId machine;               // that versions name; zero: no enrolled one
+  std::map<std::uint32_t, Secret32> image;  // I of each epoch; never empty
+  Secret32 local;                           // U: wraps what a machine keeps locally
+  std::uint32_t domain_epoch = 0;           // of KeyFile::domain_secret; 0: none, a reader's
+  MachineId machine;                        // that versions name; zero: no enrolled one
   // Whether a writer made that version.
   std::function<Status(const VersionRecord&)> check_signer;
 };
@@ -45,7 +44,7 @@ struct KeyFile {
   }
   // I of one image in its newest epoch: seals root keys.
   Secret32 image_key(const ImageId& image) const;
-  std::uint32_t image_epoch(const ImageId& image) const;
+  std::uint32_t image_epoch() const { return member ? member->image.rbegin()->first : 1; }
   // I of the version's epoch: opens its root key. What is not there opens nothing.
   Secret32 image_key(const VersionRecord& version) const;
   // kWrongKey, kUntrusted: nobody who may write this image made that version.

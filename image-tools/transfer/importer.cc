@@ -202,7 +202,7 @@ Bytes Import::make_record(const Reference& root) {
   record.generation = generation_;
   record.sequence = image_.head_sequence + 1;
   record.domain_epoch = domain_key_.epoch();
-  record.image_epoch = key_.image_epoch(image_.id);
+  record.image_epoch = key_.image_epoch();
   record.time_unix_ns = static_cast<std::uint64_t>(clock_.wall().count());
   record.machine = key_.machine_of_record(who_.machine);
   format::seal_root_key(record, key_.image_key(image_.id), root.key, random_);

@@ -85,8 +85,7 @@ class Resolve {
                               "' is not signed by the owner of the key file",
                           "do not use it; ask whoever runs the server");
       }
-      DIMS_ASSIGN(side.root,
-                  format::open_root(side.head.record, key_.image_key(side.head.record)));
+      DIMS_ASSIGN(side.root, format::open_root(side.head.record, key_.image_key(side.head.record)));
     }
     return ok_status();
   }
@@ -104,7 +103,7 @@ class Resolve {
     record.generation = generation_;
     record.sequence = image.head_sequence + 1;
     record.domain_epoch = side.head.record.domain_epoch;
-    record.image_epoch = key_.image_epoch(image.id);
+    record.image_epoch = key_.image_epoch();
     record.time_unix_ns = static_cast<std::uint64_t>(clock_.wall().count());
     record.machine = key_.machine_of_record(who_.machine);
     format::seal_root_key(record, key_.image_key(image.id), side.root.key, random_);

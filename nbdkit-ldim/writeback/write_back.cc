@@ -246,7 +246,7 @@ Bytes WriteBack::make_record(const LdimState& state, const format::Reference& ro
   }
   record.commit = {through.journal, through.epoch, through.digest};
   record.domain_epoch = domain_key_.epoch();
-  record.image_epoch = parts_.key.image_epoch(state.image);
+  record.image_epoch = parts_.key.image_epoch();
   record.time_unix_ns = static_cast<std::uint64_t>(parts_.clock.wall().count());
   record.machine = parts_.key.machine_of_record(parts_.machine);
   format::seal_root_key(record, parts_.key.image_key(state.image), root.key, parts_.random);

@@ -7,3 +7,4 @@ dims_test(test_client
   DEPS dims_client_service TIMEOUT 600)
 # Alone, for it counts the threads of its process.
 dims_test(test_client_process SOURCES client_process_test.cc DEPS dims_client)
+dims_test(test_client_member SOURCES client_member_test.cc DEPS dims_client)
