@@ -24,7 +24,11 @@ Result<std::unique_ptr<Disk>> Disk::open(const DiskOptions& options,
 }
 
 Status Disk::start() {
-  DIMS_ASSIGN(key_, format::load_key_file(options_.key_path));
+  if (options_.keys) {
+    key_ = *options_.keys;
+  } else {
+    DIMS_ASSIGN(key_, format::load_key_file(options_.key_path));
+  }
   root_ = options_.diskless() ? "mem:" : options_.cache_folder;
   DIMS_TRY(find_out(online_at_start_));
   DIMS_TRY(open_folder());
