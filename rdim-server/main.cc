@@ -14,6 +14,7 @@
 
 #include "common/crypto/hash.h"
 #include "common/io/file.h"
+#include "rdim-server/access/access_control.h"
 #include "rdim-server/catalog/catalog.h"
 #include "rdim-server/catalog/maintenance.h"
 #include "rdim-server/identity.h"
@@ -106,6 +107,28 @@ Result<std::unique_ptr<catalog::Maintenance>> make_maintenance(const Options& op
                                                 system_clock(), wanted);
 }
 
+// Who may do what. The secret that makes an organisation is of no use once it has.
+Result<std::unique_ptr<access::AccessControl>> open_access(const Options& options,
+                                                           contract::RefStore& refs) {
+  io::FileSystem& fs = io::posix_file_system();
+  const std::string path = bootstrap_path(options.data);
+  std::optional<Digest> bootstrap;
+  const auto secret = io::read_file(fs, path, 4096);
+  if (secret.ok()) bootstrap = access::bootstrap_digest(*secret);
+  if (!secret.ok() && secret.error().code != ErrorCode::kNotFound) return secret.error();
+  auto control = access::AccessControl::open(refs, system_clock(), system_random(), bootstrap);
+  if (!control.ok()) return control;
+  const auto forget = [&fs, path] {
+    const Status removed = fs.remove(path);
+    if (!removed.ok() && removed.error().code != ErrorCode::kNotFound) {
+      spdlog::warn("{} is of no use any more, remove it: {}", path, removed.error().to_string());
+    }
+  };
+  if (bootstrap && (*control)->mode() == access::Mode::kOrganisation) forget();
+  (*control)->on_init(forget);
+  return control;
+}
+
 bool listens_on_tcp(const Options& options) {
   for (const std::string& address : options.listen) {
     if (!address.starts_with("unix:")) return true;
@@ -122,10 +145,11 @@ int init(const Options& options) {
   const auto identity = options.renew ? make_identity(fs, options.data, system_clock())
                                       : load_or_make_identity(fs, options.data, system_clock());
   if (!identity.ok()) return fail(identity.error(), kFailed);
+  std::printf("fingerprint %s\n", identity->facts.fingerprint.hex().c_str());
+  if (options.renew) return kStopped;  // whose server it is stays as it is
   const Status secret = make_bootstrap_secret(fs, options.data, system_random());
   if (!secret.ok()) return fail(secret.error(), kFailed);
-  std::printf("fingerprint %s\nsecret      %s\n", identity->facts.fingerprint.hex().c_str(),
-              bootstrap_path(options.data).c_str());
+  std::printf("secret      %s\n", bootstrap_path(options.data).c_str());
   return kStopped;
 }
 
@@ -149,6 +173,8 @@ int serve(const Options& options, const sigset_t& signals) {
       catalog::Catalog::open((*store)->objects(), (*store)->refs(), (*store)->generation(),
                              system_clock(), system_random(), catalog_options);
   if (!catalog.ok()) return fail(catalog.error(), kStoreFailed);
+  auto access = open_access(options, (*store)->refs());
+  if (!access.ok()) return fail(access.error(), kStoreFailed);
   auto maintenance = make_maintenance(options, **store, **catalog);
   if (!maintenance.ok()) return fail(maintenance.error(), kStoreFailed);
   services::ServerOptions server_options;
@@ -164,8 +190,8 @@ int serve(const Options& options, const sigset_t& signals) {
       spdlog::error("the certificate has expired: clients refuse it; see rdim-server init --renew");
     }
   }
-  auto server =
-      services::RdimServer::start(**catalog, (*store)->objects(), **maintenance, server_options);
+  auto server = services::RdimServer::start(**catalog, (*store)->objects(), **maintenance, **access,
+                                            server_options);
   if (!server.ok()) return fail(server.error(), kListenFailed);
   for (const std::string& address : (*server)->addresses()) {
     std::printf("listening on %s\n", address.c_str());
@@ -189,6 +215,7 @@ int serve(const Options& options, const sigset_t& signals) {
   (*maintenance)->stop();
   (*server).reset();
   (*maintenance).reset();
+  (*access).reset();
   (*catalog).reset();
   (*store).reset();
   spdlog::info("stopped");

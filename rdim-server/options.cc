@@ -34,7 +34,7 @@ bool parse_setup(int argc, char** argv, Options& options, int& exit_code) {
   app.add_option("--data", options.data, "Folder of the store")->required()->type_name("DIR");
   if (init) {
     app.add_flag("--renew", options.renew,
-                 "Replace the certificate: every client has to be told the new fingerprint");
+                 "Only replace the certificate: every client has to be told the new fingerprint");
   }
   try {
     app.parse(argc - 1, argv + 1);

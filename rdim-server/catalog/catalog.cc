@@ -101,12 +101,14 @@ bool may_use_domain(const ImageRecord& image, const DomainId& domain) {
                                              domain) != image.base_domains.end();
 }
 
-Status Catalog::check_access(const ImageId& id, std::span<const ObjectKey> keys,
-                             Access /*access*/) {
+Status Catalog::check_access(const ImageId& id, std::span<const ObjectKey> keys, Access access) {
   DIMS_ASSIGN(const ImagePtr image, live(id));
   std::lock_guard lock(image->mutex);
   for (const ObjectKey& key : keys) {
-    if (may_use_domain(image->record, key.domain)) continue;
+    if (access == Access::kRead ? may_use_domain(image->record, key.domain)
+                                : image->record.domain == key.domain) {
+      continue;
+    }
     return make_error(
         ErrorCode::kPermissionDenied,
         "image '" + image->record.name + "' has nothing in the domain " + key.domain.short_hex(),

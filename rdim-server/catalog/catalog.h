@@ -32,8 +32,7 @@ struct CatalogOptions {
   RetentionPolicy retention;       // of images without one of their own
 };
 
-// What a call wants with the objects that it names; access is checked on the image (accounts come
-// here).
+// What a call wants with the objects that it names. Who may is asked above (services/gate.h).
 enum class Access { kRead, kWrite };
 
 class Catalog {
@@ -62,6 +61,12 @@ class Catalog {
   Result<std::unique_ptr<TreeDiff>> diff(const ImageId& image, const VersionId& old_version,
                                          const VersionId& new_version);
 
+  // The image that a version was committed to. kNotFound.
+  Result<ImageId> image_of_version(const VersionId& version);
+  // Whether it is in the image's history, the origin's included. One that nobody knows is: whoever
+  // asks for it is told so.
+  Result<bool> is_version_of(const ImageId& image, const VersionId& version);
+
   // retention_of is the server's where an image has none of its own.
   Result<RetentionPolicy> retention_of(const ImageId& image);
   Result<bool> has_own_retention(const ImageId& image);
@@ -73,6 +78,8 @@ class Catalog {
   // sessions.cc. kOtherHistory for a base that this server does not know.
   Result<contract::SessionAnswer> open_session(const contract::SessionRequest& request);
   Status close_session(const ImageId& image, const SessionId& session);
+  // Whose session it is; zero for one that is not known.
+  Result<MachineId> machine_of_session(const ImageId& image, const SessionId& session);
 
   // leases.cc. kLeaseHeld naming the holder; the holder's own session gets its lease again.
   Result<contract::LeaseGrant> acquire_lease(const contract::LeaseRequest& request);
@@ -86,7 +93,8 @@ class Catalog {
   // (`missing`).
   Result<contract::CommitAnswer> commit(const contract::CommitOrder& order);
 
-  // kNotFound for an unknown image, kPermissionDenied for a domain that is not the image's.
+  // kNotFound for an unknown image, kPermissionDenied for a domain that is not the image's: to
+  // read, also those of what it was branched from.
   Status check_access(const ImageId& image, std::span<const ObjectKey> keys, Access access);
 
   EventHub& events() { return events_; }

@@ -80,4 +80,11 @@ Status Catalog::close_session(const ImageId& id, const SessionId& session) {
   return refs_.remove(key, (*current)->revision);
 }
 
+Result<MachineId> Catalog::machine_of_session(const ImageId& image, const SessionId& session) {
+  DIMS_ASSIGN(const auto row, refs_.get(session_key(image, session)));
+  if (!row) return MachineId{};
+  DIMS_ASSIGN(const SessionRecord record, decode_session(row->value));
+  return record.machine;
+}
+
 }  // namespace dims::catalog

@@ -109,6 +109,33 @@ Result<contract::VersionInfo> Catalog::get_version(const ImageId& id, const Vers
                     "see 'rdim version ls'");
 }
 
+Result<ImageId> Catalog::image_of_version(const VersionId& version) {
+  DIMS_ASSIGN(const StoredVersion stored, load_version(version));
+  return stored.record.image;
+}
+
+Result<bool> Catalog::is_version_of(const ImageId& id, const VersionId& version) {
+  const auto stored = load_version(version);
+  if (!stored.ok() && stored.error().code == ErrorCode::kNotFound) return true;
+  if (!stored.ok()) return stored.error();
+  if (stored->record.image == id) return true;
+  VersionId at;
+  {
+    DIMS_ASSIGN(const ImagePtr image, live(id));
+    std::lock_guard lock(image->mutex);
+    at = image->record.origin;
+  }
+  while (!at.is_zero()) {
+    if (at == version) return true;
+    const auto earlier = load_version(at);
+    if (!earlier.ok())
+      return earlier.error().code == ErrorCode::kNotFound ? Result<bool>(false) : earlier.error();
+    if (earlier->record.sequence <= stored->record.sequence) return false;
+    at = earlier->record.parent;
+  }
+  return false;
+}
+
 Result<std::unique_ptr<TreeDiff>> Catalog::diff(const ImageId& image, const VersionId& old_version,
                                                 const VersionId& new_version) {
   DIMS_TRY(live(image));

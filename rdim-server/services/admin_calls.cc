@@ -1,6 +1,7 @@
 // The administrators' calls: collection, check, retention.
 #include "rdim-server/services/convert.h"
 #include "rdim-server/services/dims_service.h"
+#include "rdim-server/services/gated_call.h"
 #include "rdim-server/services/pull_stream.h"
 #include "rdim-server/services/status.h"
 
@@ -64,33 +65,37 @@ void to_proto(const contract::CollectionStatus& status, v1::CollectionStatusRepl
 DimsService::Unary* DimsService::StartCollection(Context* context,
                                                  const v1::StartCollectionRequest* request,
                                                  v1::StartCollectionReply* reply) {
-  return run(context, [this, request, reply]() -> Status {
-    DIMS_ASSIGN(const std::uint64_t number,
-                context_.maintenance.start_collection(request->dry_run()));
-    reply->set_run(number);
-    return ok_status();
-  });
+  return run(Rpc::kStartCollection, context, {},
+             [this, request, reply](const access::Caller&) -> Status {
+               DIMS_ASSIGN(const std::uint64_t number,
+                           context_.maintenance.start_collection(request->dry_run()));
+               reply->set_run(number);
+               return ok_status();
+             });
 }
 
 DimsService::Unary* DimsService::CollectionStatus(Context* context,
                                                   const v1::CollectionStatusRequest* /*request*/,
                                                   v1::CollectionStatusReply* reply) {
-  return run(context, [this, reply]() -> Status {
+  return run(Rpc::kCollectionStatus, context, {}, [this, reply](const access::Caller&) -> Status {
     to_proto(context_.maintenance.collection_status(), reply);
     return ok_status();
   });
 }
 
-grpc::ServerWriteReactor<v1::CheckReply>* DimsService::Check(Context* /*context*/,
+grpc::ServerWriteReactor<v1::CheckReply>* DimsService::Check(Context* context,
                                                              const v1::CheckRequest* request) {
   struct State {
+    Ticket ticket;
     bool repair = false;
     bool over = false;
     std::unique_ptr<catalog::Maintenance::CheckRun> check;
   };
   auto state = std::make_shared<State>();
+  state->ticket = context_.gate.ticket(*context);
   state->repair = request->repair();
   const auto next = [this, state]() -> Result<std::optional<v1::CheckReply>> {
+    DIMS_TRY(context_.gate.admit(Rpc::kCheck, state->ticket));
     if (state->over) return std::optional<v1::CheckReply>{};
     if (!state->check) {
       DIMS_ASSIGN(state->check, context_.maintenance.begin_check(state->repair));
@@ -112,7 +117,7 @@ grpc::ServerWriteReactor<v1::CheckReply>* DimsService::Check(Context* /*context*
 DimsService::Unary* DimsService::LastChecks(Context* context,
                                             const v1::LastChecksRequest* /*request*/,
                                             v1::LastChecksReply* reply) {
-  return run(context, [this, reply]() -> Status {
+  return run(Rpc::kLastChecks, context, {}, [this, reply](const access::Caller&) -> Status {
     to_proto(context_.maintenance.last_check(), reply->mutable_check());
     to_proto(context_.maintenance.last_scrub(), reply->mutable_scrub());
     return ok_status();
@@ -121,23 +126,25 @@ DimsService::Unary* DimsService::LastChecks(Context* context,
 
 DimsService::Unary* DimsService::Retention(Context* context, const v1::RetentionRequest* request,
                                            v1::RetentionReply* reply) {
-  return run(context, [this, request, reply]() -> Status {
-    ImageId image;
-    DIMS_TRY(take_id(request->image(), "image id", image));
-    DIMS_ASSIGN(const auto info, context_.catalog.get_image(image));
-    if (request->change()) {
-      std::optional<catalog::RetentionPolicy> policy;
-      if (!request->policy().empty()) {
-        DIMS_ASSIGN(policy, catalog::parse_retention(request->policy()));
-      }
-      DIMS_TRY(context_.catalog.set_retention(info.id, policy));
-    }
-    DIMS_ASSIGN(const auto now, context_.catalog.retention_of(info.id));
-    DIMS_ASSIGN(const bool own, context_.catalog.has_own_retention(info.id));
-    reply->set_policy(catalog::text_of(now));
-    reply->set_own(own);
-    return ok_status();
-  });
+  const Rpc rpc = request->change() ? Rpc::kSetRetention : Rpc::kRetention;
+  return run(rpc, context, image_in(request->image()),
+             [this, request, reply](const access::Caller&) -> Status {
+               ImageId image;
+               DIMS_TRY(take_id(request->image(), "image id", image));
+               DIMS_ASSIGN(const auto info, context_.catalog.get_image(image));
+               if (request->change()) {
+                 std::optional<catalog::RetentionPolicy> policy;
+                 if (!request->policy().empty()) {
+                   DIMS_ASSIGN(policy, catalog::parse_retention(request->policy()));
+                 }
+                 DIMS_TRY(context_.catalog.set_retention(info.id, policy));
+               }
+               DIMS_ASSIGN(const auto now, context_.catalog.retention_of(info.id));
+               DIMS_ASSIGN(const bool own, context_.catalog.has_own_retention(info.id));
+               reply->set_policy(catalog::text_of(now));
+               reply->set_own(own);
+               return ok_status();
+             });
 }
 
 }  // namespace dims::services

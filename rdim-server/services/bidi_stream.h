@@ -28,7 +28,8 @@ class BidiStream : public grpc::ServerBidiReactor<Request, Reply>,
                    public OpenStream,
                    public std::enable_shared_from_this<BidiStream<Request, Reply>> {
  public:
-  explicit BidiStream(ServiceContext& context) : context_(context) {}
+  BidiStream(ServiceContext& context, Ticket ticket)
+      : context_(context), ticket_(std::move(ticket)) {}
   // What was read and never answered, because the call ended.
   ~BidiStream() override { context_.budget.give_back(charged_); }
 
@@ -155,6 +156,7 @@ class BidiStream : public grpc::ServerBidiReactor<Request, Reply>,
   }
 
   ServiceContext& context_;
+  const Ticket ticket_;  // asked for every request
   std::mutex mutex_;
   std::uint64_t reply_bytes_ = 0;
   std::size_t tasks_ = 0;

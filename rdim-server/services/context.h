@@ -10,6 +10,7 @@
 #include "rdim-server/catalog/maintenance.h"
 #include "rdim-server/services/byte_budget.h"
 #include "rdim-server/services/executor.h"
+#include "rdim-server/services/gate.h"
 #include "rdim-server/services/stream_registry.h"
 
 namespace dims::services {
@@ -34,9 +35,10 @@ struct ServiceCounters {
 
 struct ServiceContext {
   ServiceContext(catalog::Catalog& the_catalog, contract::ObjectStore& the_objects,
-                 catalog::Maintenance& the_maintenance, std::string version, Executor& for_calls,
-                 Executor& for_commits, Executor& for_transfers)
-      : catalog(the_catalog),
+                 catalog::Maintenance& the_maintenance, Gate& the_gate, std::string version,
+                 Executor& for_calls, Executor& for_commits, Executor& for_transfers)
+      : gate(the_gate),
+        catalog(the_catalog),
         objects(the_objects),
         maintenance(the_maintenance),
         server_version(std::move(version)),
@@ -44,6 +46,7 @@ struct ServiceContext {
         commits(for_commits),
         transfers(for_transfers) {}
 
+  Gate& gate;
   catalog::Catalog& catalog;
   contract::ObjectStore& objects;
   catalog::Maintenance& maintenance;

@@ -1,9 +1,9 @@
 #include "rdim-server/services/dims_service.h"
 
-#include <algorithm>
-
 #include "rdim-server/services/convert.h"
+#include "rdim-server/services/gated_call.h"
 #include "rdim-server/services/get_stream.h"
+#include "rdim-server/services/new_image.h"
 #include "rdim-server/services/object_streams.h"
 #include "rdim-server/services/pull_stream.h"
 #include "rdim-server/services/status.h"
@@ -13,7 +13,6 @@ namespace dims::services {
 namespace {
 
 constexpr std::uint32_t kProtocol = 1;
-constexpr std::size_t kImagesPerReply = 256;
 
 // Cuts a part of the modified list into messages of bounded size.
 std::deque<v1::DiffReply> cut_part(contract::DiffPart part, std::uint64_t bytes_max) {
@@ -36,6 +35,29 @@ std::deque<v1::DiffReply> cut_part(contract::DiffPart part, std::uint64_t bytes_
   return replies;
 }
 
+// Who is logged in from a machine speaks for no other, and who is not speaks for none that is
+// enrolled: ids of sessions are no secrets.
+Status check_machine(ServiceContext& context, const access::Caller& caller,
+                     const MachineId& machine) {
+  if (context.gate.open_to_all() || machine == caller.machine) return ok_status();
+  const bool enrolled = context.gate.control().book().with(
+      [&](const trust::OrgState& org) { return org.machine(machine) != nullptr; });
+  if (caller.machine.is_zero() && !enrolled) return ok_status();
+  return make_error(ErrorCode::kPermissionDenied, "this login is not that machine's",
+                    "log in on the machine itself");
+}
+
+// The lease of a session is for its own machine.
+Status check_holder(ServiceContext& context, const contract::LeaseRequest& asked) {
+  if (context.gate.open_to_all()) return ok_status();
+  const auto image = context.catalog.get_image(asked.image);
+  if (!image.ok() || !image->holder || !(image->holder->session == asked.session) ||
+      image->holder->machine == asked.machine) {
+    return ok_status();
+  }
+  return access::denied();
+}
+
 template <typename Reply, typename Source>
 grpc::ServerWriteReactor<Reply>* stream_from(ServiceContext& context, Source source) {
   return PullStream<Reply>::begin(std::make_shared<PullStream<Reply>>(context, std::move(source)));
@@ -45,7 +67,7 @@ grpc::ServerWriteReactor<Reply>* stream_from(ServiceContext& context, Source sou
 
 DimsService::Unary* DimsService::Hello(Context* context, const v1::HelloRequest* request,
                                        v1::HelloReply* reply) {
-  return run(context, [this, request, reply]() -> Status {
+  return run(Rpc::kHello, context, {}, [this, request, reply](const access::Caller&) -> Status {
     if (request->protocol() != kProtocol) {
       return make_error(ErrorCode::kUnsupported,
                         "protocol " + std::to_string(request->protocol()) +
@@ -68,203 +90,137 @@ DimsService::Unary* DimsService::Hello(Context* context, const v1::HelloRequest*
   });
 }
 
-DimsService::Unary* DimsService::CreateImage(Context* context,
-                                             const v1::CreateImageRequest* request,
-                                             v1::Image* reply) {
-  return run(context, [this, request, reply]() -> Status {
-    DIMS_ASSIGN(const contract::ImageInfo asked, from_proto(*request));
-    DIMS_ASSIGN(const contract::ImageInfo image, context_.catalog.create_image(asked));
-    to_proto(image, reply);
-    return ok_status();
-  });
-}
-
-DimsService::Unary* DimsService::GetImage(Context* context, const v1::GetImageRequest* request,
-                                          v1::Image* reply) {
-  return run(context, [this, request, reply]() -> Status {
-    if (request->id().empty()) {
-      DIMS_ASSIGN(const contract::ImageInfo image, context_.catalog.find_image(request->name()));
-      to_proto(image, reply);
-      return ok_status();
-    }
-    ImageId id;
-    DIMS_TRY(take_id(request->id(), "image id", id));
-    DIMS_ASSIGN(const contract::ImageInfo image, context_.catalog.get_image(id));
-    to_proto(image, reply);
-    return ok_status();
-  });
-}
-
-DimsService::Unary* DimsService::ListImages(Context* context, const v1::ListImagesRequest* request,
-                                            v1::ListImagesReply* reply) {
-  return run(context, [this, request, reply]() -> Status {
-    const std::size_t limit = request->limit() == 0
-                                  ? kImagesPerReply
-                                  : std::min<std::size_t>(request->limit(), kImagesPerReply);
-    auto images = context_.catalog.list_images(request->after_name(), limit + 1);
-    reply->set_more(images.size() > limit);
-    if (images.size() > limit) images.pop_back();
-    for (const contract::ImageInfo& image : images) to_proto(image, reply->add_images());
-    return ok_status();
-  });
-}
-
-DimsService::Unary* DimsService::RemoveImage(Context* context,
-                                             const v1::RemoveImageRequest* request,
-                                             v1::RemoveImageReply* /*reply*/) {
-  return run(context, [this, request]() -> Status {
-    ImageId id;
-    DIMS_TRY(take_id(request->id(), "image id", id));
-    return context_.catalog.remove_image(id);
-  });
-}
-
-DimsService::Unary* DimsService::GetVersion(Context* context, const v1::GetVersionRequest* request,
-                                            v1::Version* reply) {
-  return run(context, [this, request, reply]() -> Status {
-    ImageId image;
-    VersionId id;
-    DIMS_TRY(take_id(request->image(), "image id", image));
-    DIMS_TRY(take_id(request->version(), "version id", id));
-    DIMS_ASSIGN(const contract::VersionInfo version,
-                context_.catalog.get_version(image, id, request->sequence()));
-    to_proto(version, reply);
-    DIMS_ASSIGN(const bool gone, context_.catalog.is_gone(version.id));
-    reply->set_gone(gone);
-    return ok_status();
-  });
-}
-
-grpc::ServerWriteReactor<v1::Version>* DimsService::ListVersions(
-    Context* /*context*/, const v1::ListVersionsRequest* request) {
-  struct State {
-    std::string image_field;
-    std::uint64_t left = 0;
-    bool started = false;
-    ImageId image;
-    VersionId next;
-  };
-  auto state = std::make_shared<State>();
-  state->image_field = request->image();
-  state->left = request->limit() == 0 ? ~std::uint64_t{0} : request->limit();
-  return stream_from<v1::Version>(context_, [this, state]() -> Result<std::optional<v1::Version>> {
-    if (!state->started) {
-      state->started = true;
-      DIMS_TRY(take_id(state->image_field, "image id", state->image));
-      DIMS_ASSIGN(const auto image, context_.catalog.get_image(state->image));
-      state->next = image.head;
-    }
-    if (state->next.is_zero() || state->left == 0) return std::optional<v1::Version>{};
-    DIMS_ASSIGN(const contract::VersionInfo version,
-                context_.catalog.get_version(state->image, state->next, 0));
-    state->next = version.record.parent;
-    --state->left;
-    v1::Version message;
-    to_proto(version, &message);
-    DIMS_ASSIGN(const bool gone, context_.catalog.is_gone(version.id));
-    message.set_gone(gone);
-    return std::optional<v1::Version>(std::move(message));
-  });
-}
-
 DimsService::Unary* DimsService::OpenSession(Context* context,
                                              const v1::OpenSessionRequest* request,
                                              v1::OpenSessionReply* reply) {
-  return run(context, [this, request, reply]() -> Status {
-    DIMS_ASSIGN(const contract::SessionRequest asked, from_proto(*request));
-    DIMS_ASSIGN(const contract::SessionAnswer answer, context_.catalog.open_session(asked));
-    to_proto(answer, reply);
-    return ok_status();
-  });
+  return run(Rpc::kOpenSession, context, image_in(request->image()),
+             [this, request, reply](const access::Caller& caller) -> Status {
+               DIMS_ASSIGN(const contract::SessionRequest asked, from_proto(*request));
+               DIMS_TRY(check_machine(context_, caller, asked.machine));
+               DIMS_ASSIGN(const bool part, may_name_version(context_, asked.image, asked.base));
+               if (!part) return unknown_version(ErrorCode::kOtherHistory, asked.base);
+               DIMS_ASSIGN(const contract::SessionAnswer answer,
+                           context_.catalog.open_session(asked));
+               to_proto(answer, reply);
+               return ok_status();
+             });
 }
 
 DimsService::Unary* DimsService::CloseSession(Context* context,
                                               const v1::CloseSessionRequest* request,
                                               v1::CloseSessionReply* /*reply*/) {
-  return run(context, [this, request]() -> Status {
-    ImageId image;
-    SessionId session;
-    DIMS_TRY(take_id(request->image(), "image id", image));
-    DIMS_TRY(take_id(request->session(), "session id", session));
-    return context_.catalog.close_session(image, session);
-  });
+  return run(Rpc::kCloseSession, context, image_in(request->image()),
+             [this, request](const access::Caller& caller) -> Status {
+               ImageId image;
+               SessionId session;
+               DIMS_TRY(take_id(request->image(), "image id", image));
+               DIMS_TRY(take_id(request->session(), "session id", session));
+               DIMS_ASSIGN(const MachineId machine,
+                           context_.catalog.machine_of_session(image, session));
+               if (!machine.is_zero()) DIMS_TRY(check_machine(context_, caller, machine));
+               return context_.catalog.close_session(image, session);
+             });
 }
 
 DimsService::Unary* DimsService::AcquireLease(Context* context,
                                               const v1::AcquireLeaseRequest* request,
                                               v1::Lease* reply) {
-  return run(context, [this, request, reply]() -> Status {
-    DIMS_ASSIGN(const contract::LeaseRequest asked, from_proto(*request));
-    DIMS_ASSIGN(const contract::LeaseGrant lease, context_.catalog.acquire_lease(asked));
-    to_proto(lease, reply);
-    return ok_status();
-  });
+  return run(Rpc::kAcquireLease, context, image_in(request->image()),
+             [this, request, reply](const access::Caller& caller) -> Status {
+               DIMS_ASSIGN(const contract::LeaseRequest asked, from_proto(*request));
+               DIMS_TRY(check_machine(context_, caller, asked.machine));
+               DIMS_TRY(check_holder(context_, asked));
+               DIMS_ASSIGN(const contract::LeaseGrant lease, context_.catalog.acquire_lease(asked));
+               if (asked.take_over)
+                 context_.gate.control().audit().add(caller, "take-over", asked.image);
+               to_proto(lease, reply);
+               return ok_status();
+             });
 }
 
 DimsService::Unary* DimsService::RenewLease(Context* context, const v1::RenewLeaseRequest* request,
                                             v1::Lease* reply) {
-  return run(context, [this, request, reply]() -> Status {
-    ImageId image;
-    DIMS_TRY(take_id(request->image(), "image id", image));
-    DIMS_ASSIGN(contract::LeaseGrant held, lease_of(request->lease(), request->token()));
-    held.unsent_bytes = request->unsent_bytes();
-    DIMS_ASSIGN(const contract::LeaseGrant lease, context_.catalog.renew_lease(image, held));
-    to_proto(lease, reply);
-    return ok_status();
-  });
+  return run(Rpc::kRenewLease, context, image_in(request->image()),
+             [this, request, reply](const access::Caller&) -> Status {
+               ImageId image;
+               DIMS_TRY(take_id(request->image(), "image id", image));
+               DIMS_ASSIGN(contract::LeaseGrant held, lease_of(request->lease(), request->token()));
+               held.unsent_bytes = request->unsent_bytes();
+               DIMS_ASSIGN(const contract::LeaseGrant lease,
+                           context_.catalog.renew_lease(image, held));
+               to_proto(lease, reply);
+               return ok_status();
+             });
 }
 
 DimsService::Unary* DimsService::ReleaseLease(Context* context,
                                               const v1::ReleaseLeaseRequest* request,
                                               v1::ReleaseLeaseReply* /*reply*/) {
-  return run(context, [this, request]() -> Status {
-    ImageId image;
-    DIMS_TRY(take_id(request->image(), "image id", image));
-    DIMS_ASSIGN(const contract::LeaseGrant held, lease_of(request->lease(), request->token()));
-    return context_.catalog.release_lease(image, held);
-  });
+  return run(Rpc::kReleaseLease, context, image_in(request->image()),
+             [this, request](const access::Caller&) -> Status {
+               ImageId image;
+               DIMS_TRY(take_id(request->image(), "image id", image));
+               DIMS_ASSIGN(const contract::LeaseGrant held,
+                           lease_of(request->lease(), request->token()));
+               return context_.catalog.release_lease(image, held);
+             });
 }
 
 DimsService::Unary* DimsService::Commit(Context* context, const v1::CommitRequest* request,
                                         v1::CommitReply* reply) {
-  return run_on(context_.commits, context, [this, request, reply]() -> Status {
+  const auto body = [this, request, reply](const access::Caller& caller, const Ticket&) -> Status {
     DIMS_ASSIGN(const contract::CommitOrder order, from_proto(*request));
+    DIMS_TRY(check_signer(context_, caller, order));
     DIMS_ASSIGN(const contract::CommitAnswer answer, context_.catalog.commit(order));
+    if (answer.missing.empty() && !answer.repeated) {
+      context_.gate.control().audit().add(caller, "commit", order.image,
+                                          "version " + answer.version.short_hex());
+    }
     to_proto(answer, reply);
     return ok_status();
-  });
+  };
+  return gated_call(context_, context_.commits, context, Rpc::kCommit, image_in(request->image()),
+                    body);
 }
 
-grpc::ServerBidiReactor<v1::HasRequest, v1::HasReply>* DimsService::Has(Context* /*context*/) {
-  return HasStream::begin(std::make_shared<HasStream>(context_));
+grpc::ServerBidiReactor<v1::HasRequest, v1::HasReply>* DimsService::Has(Context* context) {
+  return HasStream::begin(std::make_shared<HasStream>(context_, context_.gate.ticket(*context)));
 }
 
-grpc::ServerBidiReactor<v1::GetRequest, v1::GetReply>* DimsService::Get(Context* /*context*/) {
-  return GetStream::begin(std::make_shared<GetStream>(context_));
+grpc::ServerBidiReactor<v1::GetRequest, v1::GetReply>* DimsService::Get(Context* context) {
+  return GetStream::begin(std::make_shared<GetStream>(context_, context_.gate.ticket(*context)));
 }
 
-grpc::ServerBidiReactor<v1::PutRequest, v1::PutReply>* DimsService::Put(Context* /*context*/) {
-  return PutStream::begin(std::make_shared<PutStream>(context_));
+grpc::ServerBidiReactor<v1::PutRequest, v1::PutReply>* DimsService::Put(Context* context) {
+  return PutStream::begin(std::make_shared<PutStream>(context_, context_.gate.ticket(*context)));
 }
 
-grpc::ServerWriteReactor<v1::DiffReply>* DimsService::Diff(Context* /*context*/,
+grpc::ServerWriteReactor<v1::DiffReply>* DimsService::Diff(Context* context,
                                                            const v1::DiffRequest* request) {
   struct State {
+    Ticket ticket;
     v1::DiffRequest request;
+    ImageId image;
     std::unique_ptr<catalog::TreeDiff> diff;
     std::deque<v1::DiffReply> ready;
   };
   auto state = std::make_shared<State>();
+  state->ticket = context_.gate.ticket(*context);
   state->request = *request;
   return stream_from<v1::DiffReply>(
       context_, [this, state]() -> Result<std::optional<v1::DiffReply>> {
         const std::uint64_t part_bytes = context_.limits.bulk_reply_bytes;
+        if (!state->diff) DIMS_TRY(take_id(state->request.image(), "image id", state->image));
+        DIMS_TRY(context_.gate.admit(Rpc::kDiff, state->ticket, state->image));
         if (!state->diff) {
-          ImageId image;
           VersionId old_version, new_version;
-          DIMS_TRY(take_id(state->request.image(), "image id", image));
           DIMS_TRY(take_id(state->request.old_version(), "old version id", old_version));
           DIMS_TRY(take_id(state->request.new_version(), "new version id", new_version));
+          const ImageId& image = state->image;
+          DIMS_ASSIGN(const bool part, may_name_version(context_, image, new_version));
+          if (!part) return unknown_version(ErrorCode::kOtherHistory, new_version);
+          DIMS_ASSIGN(const bool old_part, may_name_version(context_, image, old_version));
+          if (!old_part) old_version = {};  // as one that nobody knows
           DIMS_ASSIGN(state->diff, context_.catalog.diff(image, old_version, new_version));
         }
         if (state->ready.empty()) {
@@ -279,15 +235,16 @@ grpc::ServerWriteReactor<v1::DiffReply>* DimsService::Diff(Context* /*context*/,
       });
 }
 
-grpc::ServerWriteReactor<v1::Event>* DimsService::Watch(Context* /*context*/,
+grpc::ServerWriteReactor<v1::Event>* DimsService::Watch(Context* context,
                                                         const v1::WatchRequest* request) {
-  return WatchStream::begin(std::make_shared<WatchStream>(context_), *request);
+  return WatchStream::begin(std::make_shared<WatchStream>(context_, context_.gate.ticket(*context)),
+                            *request);
 }
 
 DimsService::Unary* DimsService::StoreInfo(Context* context,
                                            const v1::StoreInfoRequest* /*request*/,
                                            v1::StoreInfoReply* reply) {
-  return run(context, [this, reply]() -> Status {
+  return run(Rpc::kStoreInfo, context, {}, [this, reply](const access::Caller&) -> Status {
     DIMS_ASSIGN(const contract::StoreInfo info, context_.objects.info());
     reply->set_objects(info.objects);
     reply->set_object_bytes(info.object_bytes);

@@ -7,8 +7,7 @@
 
 #include <grpcpp/grpcpp.h>
 
-#include "rdim-server/services/context.h"
-#include "rdim-server/services/status.h"
+#include "rdim-server/services/gated_call.h"
 
 #include "dims/v1/dims.grpc.pb.h"
 
@@ -67,25 +66,16 @@ class DimsService : public v1::Dims::CallbackService {
                    v1::RetentionReply* reply) override;
 
  private:
-  // Runs the body (a Status) on the executor and ends the call with it.
+  // Behind the gate; the body is Status(const access::Caller&).
   template <typename Body>
-  Unary* run(Context* context, Body body) {
-    return run_on(context_.calls, context, std::move(body));
+  Unary* run(Rpc rpc, Context* context, Gate::ImageOf image_of, Body body) {
+    return gated_call(context_, context_.calls, context, rpc, std::move(image_of),
+                      [body = std::move(body)](const access::Caller& caller, const Ticket&) {
+                        return body(caller);
+                      });
   }
-  template <typename Body>
-  Unary* run_on(Executor& executor, Context* context, Body body);
 
   ServiceContext& context_;
 };
-
-template <typename Body>
-grpc::ServerUnaryReactor* DimsService::run_on(Executor& executor, Context* context, Body body) {
-  Unary* const reactor = context->DefaultReactor();
-  executor.run(contract::Priority::kDemand, [reactor, body = std::move(body)] {
-    const Status status = body();
-    reactor->Finish(to_grpc(status));
-  });
-  return reactor;
-}
 
 }  // namespace dims::services

@@ -71,6 +71,10 @@ void GetStream::work_on(const JobPtr& job) {
 
 bool GetStream::fill(Job& job, v1::GetReply& reply) {
   if (!job.error) {
+    const auto caller = context_.gate.admit(Rpc::kGet, ticket_, job.image);
+    if (!caller.ok()) job.error = caller.error();
+  }
+  if (!job.error) {
     const Status access =
         context_.catalog.check_access(job.image, job.keys, catalog::Access::kRead);
     if (!access.ok()) job.error = access.error();

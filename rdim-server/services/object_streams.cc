@@ -5,19 +5,39 @@
 namespace dims::services {
 namespace {
 
-Result<std::vector<bool>> has(ServiceContext& context, const v1::HasRequest& request) {
+Result<std::vector<bool>> has(ServiceContext& context, const Ticket& ticket,
+                              const v1::HasRequest& request) {
   ImageId image;
   DIMS_TRY(take_id(request.image(), "image id", image));
+  DIMS_TRY(context.gate.admit(Rpc::kHas, ticket, image));
   DIMS_ASSIGN(const auto keys, keys_of(request.keys(), context.limits.objects_per_request_max));
   DIMS_TRY(context.catalog.check_access(image, keys, catalog::Access::kWrite));
   // Whoever is told "present" does not send it: no sweep may take it before his commit.
   return context.objects.touch_present(keys);
 }
 
-Result<std::vector<contract::PutOutcome>> put(ServiceContext& context,
+// Against the quota counts what the store did not have.
+void count_sent(ServiceContext& context, const access::Caller& caller,
+                const v1::PutRequest& request, const std::vector<contract::PutOutcome>& outcomes) {
+  if (!caller.acts_for_user()) return;
+  std::uint64_t bytes = 0;
+  for (std::size_t i = 0; i < outcomes.size(); ++i) {
+    if (outcomes[i] == contract::PutOutcome::kStored) {
+      bytes += request.objects(static_cast<int>(i)).size();
+    }
+  }
+  context.gate.control().meter().sent(caller.user, bytes);
+}
+
+Result<std::vector<contract::PutOutcome>> put(ServiceContext& context, const Ticket& ticket,
                                               const v1::PutRequest& request) {
   ImageId image;
   DIMS_TRY(take_id(request.image(), "image id", image));
+  DIMS_ASSIGN(const access::Caller caller, context.gate.admit(Rpc::kPut, ticket, image));
+  if (caller.acts_for_user()) {
+    access::AccessControl& control = context.gate.control();
+    DIMS_TRY(control.meter().may_send(caller.user, control.limits_of(caller).bytes));
+  }
   DIMS_ASSIGN(const auto keys, keys_of(request.keys(), context.limits.objects_per_request_max));
   if (request.objects_size() != request.keys_size()) {
     return make_error(ErrorCode::kInvalidArgument, "a put has as many objects as keys");
@@ -30,7 +50,9 @@ Result<std::vector<contract::PutOutcome>> put(ServiceContext& context,
     context.counters.bytes_received += object.size();
     items.push_back({keys[i], object});
   }
-  return context.objects.put(items);
+  auto outcomes = context.objects.put(items);
+  if (outcomes.ok()) count_sent(context, caller, request, *outcomes);
+  return outcomes;
 }
 
 }  // namespace
@@ -64,7 +86,7 @@ void HasStream::accept(v1::HasRequest request, std::uint64_t bytes) {
 v1::HasReply HasStream::answer(const v1::HasRequest& request) {
   v1::HasReply reply;
   reply.set_request(request.request());
-  const auto present = has(context_, request);
+  const auto present = has(context_, ticket_, request);
   if (!present.ok()) {
     *reply.mutable_error() = to_detail(present.error());
     return reply;
@@ -95,7 +117,7 @@ void PutStream::accept(v1::PutRequest request, std::uint64_t bytes) {
 v1::PutReply PutStream::answer(const v1::PutRequest& request) {
   v1::PutReply reply;
   reply.set_request(request.request());
-  const auto outcomes = put(context_, request);
+  const auto outcomes = put(context_, ticket_, request);
   if (!outcomes.ok()) {
     *reply.mutable_error() = to_detail(outcomes.error());
     return reply;

@@ -3,4 +3,5 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include "dims/v1/access.grpc.pb.h"
 #include "dims/v1/dims.grpc.pb.h"

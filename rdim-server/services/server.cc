@@ -6,6 +6,7 @@
 #include <grpcpp/resource_quota.h>
 #include <grpcpp/security/tls_credentials_options.h>
 
+#include "rdim-server/services/access_service.h"
 #include "rdim-server/services/dims_service.h"
 #include "rdim-server/services/listen.h"
 
@@ -46,30 +47,42 @@ std::shared_ptr<grpc::ServerCredentials> tls_credentials(const crypto::Certifica
   return tls::TlsServerCredentials(options);
 }
 
+// Zeros without a TCP address.
+Digest fingerprint_of(const ServerOptions& options) {
+  const auto facts = crypto::read_certificate(options.certificate.certificate_pem);
+  return facts.ok() ? facts->fingerprint : Digest{};
+}
+
 Status check_reach(const std::string& address) {
   if (is_local(address)) return ok_status();
   return make_error(ErrorCode::kPermissionDenied,
                     "other machines can reach " + address +
                         ", and without an organisation everybody who connects may do everything",
-                    "listen on 127.0.0.1 or unix:PATH, or make the organisation first");
+                    "listen on 127.0.0.1 or unix:PATH, or prepare an organisation with "
+                    "'rdim-server init'");
 }
 
 }  // namespace
 
 struct RdimServer::Parts {
   Parts(catalog::Catalog& catalog, contract::ObjectStore& objects,
-        catalog::Maintenance& maintenance, const ServerOptions& options)
+        catalog::Maintenance& maintenance, access::AccessControl& access,
+        const ServerOptions& options)
       : calls(options.call_threads),
         commits(options.commit_threads),
         transfers(options.transfer_threads),
-        context(catalog, objects, maintenance, options.version, calls, commits, transfers),
-        service(context) {}
+        gate(access, fingerprint_of(options)),
+        context(catalog, objects, maintenance, gate, options.version, calls, commits, transfers),
+        service(context),
+        access_service(context) {}
 
   Executor calls;
   Executor commits;
   Executor transfers;
+  Gate gate;
   ServiceContext context;
   DimsService service;
+  AccessService access_service;
   std::unique_ptr<grpc::Server> server;
 };
 
@@ -78,24 +91,26 @@ RdimServer::RdimServer() = default;
 Result<std::unique_ptr<RdimServer>> RdimServer::start(catalog::Catalog& catalog,
                                                       contract::ObjectStore& objects,
                                                       catalog::Maintenance& maintenance,
+                                                      access::AccessControl& access,
                                                       const ServerOptions& options) {
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   std::unique_ptr<RdimServer> out(new RdimServer());
-  out->parts_ = std::make_unique<Parts>(catalog, objects, maintenance, options);
+  out->parts_ = std::make_unique<Parts>(catalog, objects, maintenance, access, options);
   grpc::ServerBuilder builder;
   set_transport(builder, options, out->parts_->context.limits);
   std::vector<int> ports(options.listen.size(), -1);
   for (std::size_t i = 0; i < options.listen.size(); ++i) {
     const std::string& address = options.listen[i];
     DIMS_ASSIGN(const std::string target, listen_target(address));
-    DIMS_TRY(check_reach(address));
+    if (access.mode() == access::Mode::kOnePerson) DIMS_TRY(check_reach(address));
     builder.AddListeningPort(target,
                              address.starts_with("unix:") ? grpc::InsecureServerCredentials()
                                                           : tls_credentials(options.certificate),
                              &ports[i]);
   }
   builder.RegisterService(&out->parts_->service);
+  builder.RegisterService(&out->parts_->access_service);
   out->parts_->server = builder.BuildAndStart();
   for (std::size_t i = 0; i < ports.size(); ++i) {
     if (ports[i] <= 0) return why_not(options.listen[i]);

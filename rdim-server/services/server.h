@@ -1,12 +1,12 @@
 // RdimServer: the gRPC server with everything it needs: service, health, reflection, limits.
 //
-// TCP is TLS 1.3 and nothing else. An address that other machines can reach is refused: on this
-// server everybody who connects may do everything.
+// TCP is TLS 1.3 and nothing else. An address that other machines can reach is refused on one
+// person's server: there everybody who connects may do everything.
 //
-// Threads: start() and stop() by one thread. Ownership: catalog, objects and maintenance outlive
-// it. Errors of start(): as services/listen.h says,
-// and kPermissionDenied. stop() ends streams politely, waits for calls
-// under way up to the time limit, then cancels them; it returns when no call runs any more.
+// Threads: start() and stop() by one thread. Ownership: catalog, objects, maintenance and access
+// outlive it. Errors of start(): as services/listen.h says, and kPermissionDenied. stop() ends
+// streams politely, waits for calls under way up to the time limit, then cancels them; it returns
+// when no call runs any more.
 #pragma once
 
 #include <chrono>
@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "common/crypto/certificate.h"
+#include "rdim-server/access/access_control.h"
 #include "rdim-server/catalog/catalog.h"
 #include "rdim-server/catalog/maintenance.h"
 
@@ -35,6 +36,7 @@ class RdimServer {
   static Result<std::unique_ptr<RdimServer>> start(catalog::Catalog& catalog,
                                                    contract::ObjectStore& objects,
                                                    catalog::Maintenance& maintenance,
+                                                   access::AccessControl& access,
                                                    const ServerOptions& options);
   ~RdimServer();
   RdimServer(const RdimServer&) = delete;

@@ -17,9 +17,11 @@ grpc::ServerWriteReactor<v1::Event>* WatchStream::begin(std::shared_ptr<WatchStr
 
 Status WatchStream::subscribe(const v1::WatchRequest& request) {
   std::vector<ImageId> images;
+  if (request.images().empty()) DIMS_TRY(context_.gate.admit(Rpc::kListImages, ticket_));
   for (const std::string& field : request.images()) {
     ImageId& image = images.emplace_back();
     DIMS_TRY(take_id(field, "image id", image));
+    DIMS_TRY(context_.gate.admit(Rpc::kWatch, ticket_, image));
     DIMS_TRY(context_.catalog.check_access(image, {}, catalog::Access::kRead));
   }
   SessionId session;
@@ -31,6 +33,14 @@ Status WatchStream::subscribe(const v1::WatchRequest& request) {
         });
       });
   return ok_status();
+}
+
+std::optional<contract::ServerEvent> WatchStream::next_event() {
+  while (auto event = subscription_->take()) {
+    const access::Caller caller = context_.gate.caller(ticket_);
+    if (context_.gate.control().access(caller, event->image) >= trust::Access::kRead) return event;
+  }
+  return std::nullopt;
 }
 
 void WatchStream::OnWriteDone(bool ok) {
@@ -77,7 +87,7 @@ void WatchStream::advance() {
       ready_sent_ = true;
       event_.Clear();  // READY
       writing_ = true;
-    } else if (const auto event = subscription_->take()) {
+    } else if (const auto event = next_event()) {
       event_.Clear();
       to_proto(*event, &event_);
       writing_ = true;

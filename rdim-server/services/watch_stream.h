@@ -16,7 +16,8 @@ class WatchStream : public grpc::ServerWriteReactor<v1::Event>,
                     public OpenStream,
                     public std::enable_shared_from_this<WatchStream> {
  public:
-  explicit WatchStream(ServiceContext& context) : context_(context) {}
+  WatchStream(ServiceContext& context, Ticket ticket)
+      : context_(context), ticket_(std::move(ticket)) {}
   static grpc::ServerWriteReactor<v1::Event>* begin(std::shared_ptr<WatchStream> stream,
                                                     const v1::WatchRequest& request);
 
@@ -29,8 +30,11 @@ class WatchStream : public grpc::ServerWriteReactor<v1::Event>,
   Status subscribe(const v1::WatchRequest& request);
   void stop(const grpc::Status& status);
   void advance();
+  // The next event that the caller may still see.
+  std::optional<contract::ServerEvent> next_event();
 
   ServiceContext& context_;
+  const Ticket ticket_;
   std::shared_ptr<WatchStream> self_;
   std::shared_ptr<catalog::Subscription> subscription_;
   std::mutex mutex_;

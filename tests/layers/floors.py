@@ -36,8 +36,9 @@ MAY_INCLUDE = {
     # RDIM: main.cc -> services -> catalog -> stores. The client side of the wire is not the server's.
     "rdim-server/stores": COMMON[:-1],
     "rdim-server/catalog": COMMON[:-1] + ("rdim-server/stores",),
-    "rdim-server/services": COMMON[:-1] + ("rdim-server/stores", "rdim-server/catalog"),
-    "rdim-server": COMMON[:-1] + ("rdim-server/stores", "rdim-server/catalog", "rdim-server/services"),
+    "rdim-server/access": COMMON[:-1] + ("rdim-server/stores",),
+    "rdim-server/services": COMMON[:-1] + ("rdim-server/stores", "rdim-server/catalog", "rdim-server/access"),
+    "rdim-server": COMMON[:-1] + ("rdim-server/stores", "rdim-server/catalog", "rdim-server/access", "rdim-server/services"),
     # Tools know the shared floors and no program's inside.
     "image-tools": COMMON,
 }

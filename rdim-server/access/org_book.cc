@@ -1,0 +1,171 @@
+#include "rdim-server/access/org_book.h"
+
+#include <cstdio>
+
+#include "common/base/wire.h"
+
+namespace dims::access {
+namespace {
+
+constexpr const char* kPrefix = "org/log/";
+constexpr std::size_t kRowsAtOnce = 256;
+
+std::string row_key(std::uint64_t seq) {
+  char digits[24];
+  std::snprintf(digits, sizeof digits, "%016llx", static_cast<unsigned long long>(seq));
+  return std::string(kPrefix) + digits;
+}
+
+Bytes encode_rows(const std::vector<Bytes>& records) {
+  Bytes out;
+  Writer w(out);
+  w.u32(static_cast<std::uint32_t>(records.size()));
+  for (const Bytes& record : records) w.string(record);
+  return out;
+}
+
+Status decode_rows(ByteView bytes, std::vector<Bytes>& out) {
+  Reader r(bytes);
+  const std::uint32_t count = r.u32();
+  for (std::uint32_t i = 0; i < count && r.ok(); ++i) {
+    const ByteView record = r.string();
+    out.emplace_back(record.begin(), record.end());
+  }
+  if (r.ok()) return ok_status();
+  return make_error(ErrorCode::kCorrupt, "a row of the organisation's log is damaged",
+                    "restore the store from its backup");
+}
+
+// The state after one more record; from nothing, the first.
+Status step(std::optional<trust::OrgState>& state, ByteView bytes) {
+  DIMS_ASSIGN(const trust::LogRecord record, trust::decode_record(bytes));
+  if (state) return state->apply(record);
+  DIMS_ASSIGN(state, trust::OrgState::begin(record.org, record));
+  return ok_status();
+}
+
+}  // namespace
+
+Result<std::unique_ptr<OrgBook>> OrgBook::open(contract::RefStore& refs) {
+  std::unique_ptr<OrgBook> book(new OrgBook(refs));
+  DIMS_TRY(book->load());
+  return book;
+}
+
+Status OrgBook::load() {
+  std::string after;
+  std::optional<trust::OrgState> state;
+  for (;;) {
+    DIMS_ASSIGN(const auto rows, refs_.list(kPrefix, after, kRowsAtOnce));
+    for (const auto& [key, row] : rows) {
+      const std::size_t first = records_.size();
+      if (key != row_key(first)) {
+        return make_error(ErrorCode::kCorrupt,
+                          "the organisation's log lacks record " + std::to_string(first),
+                          "restore the store from its backup");
+      }
+      DIMS_TRY(decode_rows(row.value, records_));
+      for (std::size_t i = first; i < records_.size(); ++i) DIMS_TRY(step(state, records_[i]));
+    }
+    if (rows.size() < kRowsAtOnce) break;
+    after = rows.back().first;
+  }
+  if (state) state_ = std::make_unique<trust::OrgState>(std::move(*state));
+  return ok_status();
+}
+
+bool OrgBook::exists() const {
+  std::shared_lock lock(mutex_);
+  return state_ != nullptr;
+}
+
+OrgId OrgBook::org() const {
+  std::shared_lock lock(mutex_);
+  return state_ ? state_->org() : OrgId{};
+}
+
+trust::Position OrgBook::position() const {
+  std::shared_lock lock(mutex_);
+  return state_ ? state_->position() : trust::Position{};
+}
+
+std::uint64_t OrgBook::size() const {
+  std::shared_lock lock(mutex_);
+  return records_.size();
+}
+
+Result<trust::Position> OrgBook::begin(const std::vector<Bytes>& records, const Also& also) {
+  const std::lock_guard writing(writing_);
+  if (exists()) {
+    return make_error(ErrorCode::kAlreadyExists, "this server has an organisation already",
+                      "log in to it");
+  }
+  return add(std::nullopt, records, also);
+}
+
+Result<trust::Position> OrgBook::append(const trust::Position& expected,
+                                        const std::vector<Bytes>& records, const Also& also) {
+  const std::lock_guard writing(writing_);
+  std::optional<trust::OrgState> next;
+  {
+    std::shared_lock lock(mutex_);
+    if (state_) next = *state_;
+  }
+  if (!next) return make_error(ErrorCode::kNotFound, "this server has no organisation");
+  if (!(next->position() == expected)) {
+    return make_error(
+        ErrorCode::kConflict,
+        "the organisation's log has moved on to record " + std::to_string(next->position().seq),
+        "read it and try again");
+  }
+  return add(std::move(next), records, also);
+}
+
+Result<trust::Position> OrgBook::add(std::optional<trust::OrgState> next,
+                                     const std::vector<Bytes>& records, const Also& also) {
+  if (records.empty()) return make_error(ErrorCode::kInvalidArgument, "no record was sent");
+  for (const Bytes& record : records) DIMS_TRY(step(next, record));
+  if (also) DIMS_TRY(also(*next));
+  DIMS_TRY(refs_.put(row_key(size()), encode_rows(records), 0));
+  trust::Position position = next->position();
+  {
+    std::unique_lock lock(mutex_);
+    state_ = std::make_unique<trust::OrgState>(std::move(*next));
+    records_.insert(records_.end(), records.begin(), records.end());
+  }
+  announce();
+  return position;
+}
+
+std::vector<Bytes> OrgBook::read(std::uint64_t seq, std::size_t bytes_max) const {
+  std::shared_lock lock(mutex_);
+  std::vector<Bytes> out;
+  std::size_t bytes = 0;
+  for (std::uint64_t i = seq; i < records_.size(); ++i) {
+    if (!out.empty() && bytes + records_[i].size() > bytes_max) break;
+    bytes += records_[i].size();
+    out.push_back(records_[i]);
+  }
+  return out;
+}
+
+std::shared_ptr<void> OrgBook::on_append(std::function<void()> callback) {
+  auto listener = std::make_shared<std::function<void()>>(std::move(callback));
+  const std::lock_guard lock(listeners_mutex_);
+  std::erase_if(listeners_, [](const auto& weak) { return weak.expired(); });
+  listeners_.push_back(listener);
+  return listener;
+}
+
+void OrgBook::announce() {
+  std::vector<std::shared_ptr<std::function<void()>>> listeners;
+  {
+    const std::lock_guard lock(listeners_mutex_);
+    for (const auto& weak : listeners_) {
+      if (auto listener = weak.lock()) listeners.push_back(std::move(listener));
+    }
+  }
+  for (const auto& listener : listeners) (*listener)();
+}
+
+}  // namespace dims::access

@@ -1,0 +1,45 @@
+// Quota: how much somebody asks and sends: requests a minute, uploaded bytes a day. (How many
+// images of which size he has is the catalog's to count.)
+//
+// Threads: thread-safe. Ownership: the clock outlives it. Errors: kResourceExhausted, saying when
+// to try again. Durable: nothing; a restart forgives.
+#pragma once
+
+#include <map>
+#include <mutex>
+
+#include "common/base/clock.h"
+#include "common/trust/org_state.h"
+
+namespace dims::access {
+
+class QuotaMeter {
+ public:
+  explicit QuotaMeter(Clock& clock) : clock_(clock) {}
+
+  // One request more; limit 0: counted only.
+  Status request(const trust::UserId& user, std::uint32_t limit_per_minute);
+  // Bytes that the store did not have. Refused before, when the day's are used up.
+  Status may_send(const trust::UserId& user, std::uint64_t limit_per_day);
+  void sent(const trust::UserId& user, std::uint64_t bytes);
+
+  std::uint32_t requests_last_minute(const trust::UserId& user);
+  std::uint64_t bytes_today(const trust::UserId& user);
+
+ private:
+  // Two neighbouring spans, weighed: what was there a moment ago fades instead of vanishing.
+  struct Window {
+    std::uint64_t span = 0;  // its number since boot
+    std::uint64_t now = 0, before = 0;
+  };
+  std::uint64_t count(Window& window, std::chrono::nanoseconds length) const;
+  struct Meter {
+    Window requests, bytes;
+  };
+
+  Clock& clock_;
+  std::mutex mutex_;
+  std::map<trust::UserId, Meter> meters_;
+};
+
+}  // namespace dims::access

@@ -1,0 +1,290 @@
+// Logging in: with the right passphrase, once, here; and everything that is not that.
+#include "tests/contract/access_world.h"
+
+using namespace dims;
+using namespace dims::test;
+using namespace dims::trust;
+
+namespace {
+
+constexpr const char* kSecret = "the one-time secret";
+
+std::string field(ByteView bytes) { return std::string(as_text(bytes)); }
+
+// An organisation that its first administrator makes over the wire.
+struct LoginWorld {
+  AccessWorld world{{}, kSecret};
+  SeededRandom random{seed() + 1};
+  crypto::SecretSigner root = crypto::SecretSigner::from_seed(crypto::SecretKey::random(random));
+  OrgId org = org_of(root.public_key);
+  NewUser ann = user("ann", "correct horse");
+  std::vector<Bytes> records;
+  std::optional<OrgLog> log;
+
+  NewUser user(const std::string& name, const std::string& passphrase) {
+    auto made = make_user(org, random.id<UserId>(), name, as_bytes(passphrase), {}, random);
+    REQUIRE(made.ok());
+    return std::move(*made);
+  }
+  LoginWorld() {
+    const auto first =
+        make_record(org, nullptr, 1, OrgInit{root.public_key, random.id<DomainId>(), "org"}, root);
+    auto opened = OrgLog::open(org, {first.bytes});
+    REQUIRE(opened.ok());
+    log = std::move(*opened);
+    records.push_back(first.bytes);
+    say(certificate_of(ann.secrets, "ann", Role::kAdministrator), root);
+  }
+  Bytes say(const Body& body, const crypto::SecretSigner& signer) {
+    const Position at = log->position();
+    const Bytes bytes = make_record(org, &at, 2, body, signer).bytes;
+    REQUIRE(log->append(bytes, at).ok());
+    records.push_back(bytes);
+    return bytes;
+  }
+  grpc::Status init(const std::string& secret) {
+    v1::InitOrgRequest request;
+    request.set_bootstrap_secret(secret);
+    for (const Bytes& record : records) request.add_records(field(record));
+    request.set_user_record(field(encode_user_record(ann.record)));
+    grpc::ClientContext context;
+    v1::InitOrgReply reply;
+    return world.people->InitOrg(&context, request, &reply);
+  }
+  // Tells the server what the log says, as the administrator.
+  void tell(const Body& body) {
+    v1::AppendLogRequest request;
+    const Position at = log->position();
+    request.mutable_expected()->set_seq(at.seq);
+    request.mutable_expected()->set_hash(field(at.hash.view()));
+    request.add_records(field(say(body, ann.secrets.sign)));
+    access::Caller caller;
+    caller.kind = access::Caller::Kind::kUser;
+    caller.user = ann.secrets.user;
+    grpc::ClientContext context;
+    world.say(context, world.token_of(caller));
+    v1::AppendLogReply reply;
+    const grpc::Status status = world.people->AppendLog(&context, request, &reply);
+    INFO(status.error_message());
+    REQUIRE(status.ok());
+    REQUIRE(reply.position().seq() == log->position().seq);
+  }
+
+  v1::LoginRecord login_record(const std::string& name) {
+    v1::GetLoginRecordRequest request;
+    request.set_name(name);
+    grpc::ClientContext context;
+    v1::LoginRecord reply;
+    REQUIRE(world.people->GetLoginRecord(&context, request, &reply).ok());
+    return reply;
+  }
+  LoginNonce challenge() {
+    grpc::ClientContext context;
+    v1::ChallengeReply reply;
+    REQUIRE(world.people->Challenge(&context, {}, &reply).ok());
+    REQUIRE(reply.org() == field(org.view()));
+    return *LoginNonce::from_view(as_bytes(reply.nonce()));
+  }
+  crypto::SecretSigner login_key(const std::string& name, const std::string& passphrase) {
+    const v1::LoginRecord record = login_record(name);
+    auto keys =
+        passphrase_keys(as_bytes(passphrase), *crypto::Salt::from_view(as_bytes(record.salt())),
+                        {record.memory_kib(), record.passes()});
+    REQUIRE(keys.ok());
+    return std::move(keys->login);
+  }
+  v1::LoginUserRequest request(const std::string& name, const crypto::SecretSigner& key,
+                               const LoginContext& context) {
+    v1::LoginUserRequest out;
+    out.set_name(name);
+    out.set_nonce(field(context.nonce.view()));
+    out.set_signature(field(sign_user_login(context, name, key).view()));
+    return out;
+  }
+  LoginContext here() { return {org, challenge(), Digest{}, MachineId{}}; }
+  grpc::Status send(const v1::LoginUserRequest& request, v1::LoginReply* reply = nullptr) {
+    v1::LoginReply ignored;
+    grpc::ClientContext context;
+    return world.people->LoginUser(&context, request, reply != nullptr ? reply : &ignored);
+  }
+  grpc::Status hello(const std::string& token) {
+    grpc::ClientContext context;
+    world.say(context, token);
+    v1::HelloRequest request;
+    request.set_protocol(1);
+    v1::HelloReply reply;
+    return world.dims->Hello(&context, request, &reply);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("an organisation is made once, by who has the secret") {
+  LoginWorld w;
+  int used = 0;
+  w.world.control->on_init([&used] { ++used; });
+  CHECK(w.init("another secret").error_code() == grpc::StatusCode::PERMISSION_DENIED);
+  CHECK(w.init("").error_code() == grpc::StatusCode::PERMISSION_DENIED);
+  CHECK(used == 0);
+  // A record that is not its signer's to make, and nothing is kept of the rest.
+  auto good = w.records;
+  w.records.back()[w.records.back().size() - 1] ^= 1;
+  CHECK(!w.init(kSecret).ok());
+  CHECK(!w.world.control->book().exists());
+  w.records = good;
+  const grpc::Status made = w.init(std::string(kSecret) + "\n");
+  INFO(made.error_message());
+  REQUIRE(made.ok());
+  CHECK(used == 1);
+  CHECK(w.init(kSecret).error_code() == grpc::StatusCode::PERMISSION_DENIED);
+  CHECK(used == 1);
+  // Another start of the server: the secret's file may still be there, and is of no use.
+  const auto again =
+      access::AccessControl::open(w.world.refs, w.world.clock, w.random,
+                                  access::bootstrap_digest(as_bytes(std::string(kSecret))));
+  REQUIRE(again.ok());
+  CHECK((*again)->mode() == access::Mode::kOrganisation);
+  CHECK((*again)->book().position() == w.log->position());
+  CHECK((*again)->people().login_facts(w.ann.secrets.user).has_value());
+}
+
+TEST_CASE("a login is good here, now, once and for its user") {
+  LoginWorld w;
+  REQUIRE(w.init(kSecret).ok());
+  const auto key = w.login_key("ann", "correct horse");
+  const auto context = w.here();
+  const auto request = w.request("ann", key, context);
+  v1::LoginReply reply;
+  REQUIRE(w.send(request, &reply).ok());
+  CHECK(reply.user() == field(w.ann.secrets.user.view()));
+  CHECK(w.hello(reply.token()).ok());
+  CHECK(!w.hello("").ok());
+  CHECK(!w.hello(std::string(32, 'x')).ok());
+
+  CHECK(w.send(request).error_code() == grpc::StatusCode::PERMISSION_DENIED);  // again
+  auto other = w.here();
+  other.server = w.random.id<Digest>();  // meant for another server
+  CHECK(!w.send(w.request("ann", key, other)).ok());
+  other = w.here();
+  other.org = w.random.id<OrgId>();
+  CHECK(!w.send(w.request("ann", key, other)).ok());
+  other = w.here();
+  other.nonce = w.random.id<LoginNonce>();  // nobody asked this
+  CHECK(!w.send(w.request("ann", key, other)).ok());
+  other = w.here();
+  w.world.clock.advance(std::chrono::seconds(61));
+  CHECK(!w.send(w.request("ann", key, other)).ok());  // too late
+  auto machine = w.request("ann", key, w.here());
+  machine.set_machine(std::string(16, 'm'));  // that is not enrolled
+  CHECK(!w.send(machine).ok());
+
+  // Out of time; logged out.
+  w.world.clock.advance(std::chrono::hours(12));
+  CHECK(!w.hello(reply.token()).ok());
+  REQUIRE(w.send(w.request("ann", key, w.here()), &reply).ok());
+  {
+    grpc::ClientContext call;
+    w.world.say(call, reply.token());
+    v1::LogoutReply out;
+    REQUIRE(w.world.people->Logout(&call, {}, &out).ok());
+  }
+  CHECK(!w.hello(reply.token()).ok());
+}
+
+TEST_CASE("an unknown user is like a wrong passphrase") {
+  LoginWorld w;
+  REQUIRE(w.init(kSecret).ok());
+  const auto wrong_key = w.login_key("ann", "wrong");
+  const auto wrong = w.send(w.request("ann", wrong_key, w.here()));
+  const v1::LoginRecord known = w.login_record("ann"), nobody = w.login_record("zoe");
+  CHECK(nobody.salt().size() == known.salt().size());
+  CHECK(nobody.salt() != known.salt());
+  CHECK(nobody.memory_kib() == known.memory_kib());
+  CHECK(nobody.passes() == known.passes());
+  CHECK(w.login_record("zoe").salt() == nobody.salt());
+  CHECK(w.login_record("zoe2").salt() != nobody.salt());
+  const auto unknown = w.send(w.request("zoe", w.login_key("zoe", "wrong"), w.here()));
+  CHECK(wrong.error_code() == grpc::StatusCode::PERMISSION_DENIED);
+  CHECK(unknown.error_code() == wrong.error_code());
+  CHECK(unknown.error_message() == wrong.error_message());
+  CHECK(unknown.error_details() == wrong.error_details());
+}
+
+TEST_CASE("ten guesses a minute, whoever is meant, and nobody is told more") {
+  LoginWorld w;
+  REQUIRE(w.init(kSecret).ok());
+  const auto key = w.login_key("ann", "correct horse");
+  const auto guess = crypto::SecretSigner::from_seed(crypto::SecretKey::random(w.random));
+  for (const std::string& name : {std::string("ann"), std::string("zoe")}) {
+    w.world.clock.advance(std::chrono::minutes(2));
+    for (std::size_t i = 0; i < access::kGuessesPerMinute; ++i) {
+      CHECK(w.send(w.request(name, guess, w.here())).error_code() ==
+            grpc::StatusCode::PERMISSION_DENIED);
+    }
+    const auto refused = w.send(w.request(name, guess, w.here()));
+    CHECK(refused.error_code() == grpc::StatusCode::RESOURCE_EXHAUSTED);
+    CHECK(refused.error_message() == "too many logins were tried");
+    // Not even the right one; and from here nobody else's either.
+    CHECK(!w.send(w.request("ann", key, w.here())).ok());
+    CHECK(w.send(w.request("another", guess, w.here())).error_code() ==
+          grpc::StatusCode::RESOURCE_EXHAUSTED);
+  }
+  w.world.clock.advance(std::chrono::seconds(61));
+  CHECK(w.send(w.request("ann", key, w.here())).ok());
+}
+
+TEST_CASE("who is disabled or revoked is out at once, and stays out") {
+  LoginWorld w;
+  REQUIRE(w.init(kSecret).ok());
+  NewUser bob = w.user("bob", "battery staple");
+  const auto laptop = make_machine(w.org, "laptop", w.random);
+  w.tell(certificate_of(bob.secrets, "bob", Role::kOperator));
+  w.tell(laptop.certificate());
+  REQUIRE(w.world.control->people().put_user(bob.record).ok());
+  const auto key = w.login_key("bob", "battery staple");
+  auto context = w.here();
+  context.machine = laptop.machine;
+  auto request = w.request("bob", key, context);
+  request.set_machine(field(laptop.machine.view()));
+  CHECK(!w.send(request).ok());  // the machine has not signed
+  context.nonce = w.challenge();
+  request = w.request("bob", key, context);
+  request.set_machine(field(laptop.machine.view()));
+  request.set_machine_signature(field(sign_machine_login(context, laptop.sign).view()));
+  v1::LoginReply on_laptop, elsewhere, machine;
+  REQUIRE(w.send(request, &on_laptop).ok());
+  REQUIRE(w.send(w.request("bob", key, w.here()), &elsewhere).ok());
+  const auto machine_login = [&](v1::LoginReply* reply) {
+    LoginContext mine = w.here();
+    mine.machine = laptop.machine;
+    v1::LoginMachineRequest out;
+    out.set_nonce(field(mine.nonce.view()));
+    out.set_machine(field(laptop.machine.view()));
+    out.set_signature(field(sign_machine_login(mine, laptop.sign).view()));
+    grpc::ClientContext call;
+    return w.world.people->LoginMachine(&call, out, reply);
+  };
+  REQUIRE(machine_login(&machine).ok());
+  for (const auto* one : {&on_laptop, &elsewhere, &machine}) CHECK(w.hello(one->token()).ok());
+  w.tell(MachineRevoke{laptop.machine});
+  CHECK(!w.hello(on_laptop.token()).ok());
+  CHECK(!w.hello(machine.token()).ok());
+  CHECK(w.hello(elsewhere.token()).ok());
+  v1::LoginReply again;
+  CHECK(!machine_login(&again).ok());
+  w.tell(UserState{bob.secrets.user, UserStatus::kDisabled, Role::kOperator});
+  CHECK(!w.hello(elsewhere.token()).ok());
+  CHECK(!w.send(w.request("bob", key, w.here())).ok());
+
+  // All of it can be read.
+  const auto entries = w.world.control->audit().read(0, 100);
+  REQUIRE(entries.ok());
+  std::map<std::string, int> seen;
+  for (const auto& entry : *entries) ++seen[entry.what];
+  CHECK(seen["init-org"] == 1);
+  CHECK(seen["login"] == 2);
+  CHECK(seen["login-machine"] == 1);
+  CHECK(seen["login-refused"] == 3);
+  CHECK(seen["machine-revoke"] == 1);
+  CHECK(seen["user-state"] == 1);
+}

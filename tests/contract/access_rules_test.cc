@@ -1,0 +1,292 @@
+// What rights alone do not say: branches, versions of other images, who signs, how much is too
+// much.
+#include "common/format/version.h"
+#include "tests/contract/access_world.h"
+
+using namespace dims;
+using namespace dims::test;
+using access::Caller;
+using trust::Access;
+
+namespace {
+
+std::string field(ByteView bytes) { return std::string(as_text(bytes)); }
+
+struct Rules {
+  OrgFixture f{seed()};
+  ImageId hidden = f.random.id<ImageId>();
+  ImageId second = f.random.id<ImageId>(), third = f.random.id<ImageId>();
+  crypto::SigningKey session_key = crypto::signing_key_from_seed(f.random.id<Secret32>());
+  std::unique_ptr<AccessWorld> world;
+  contract::ImageInfo alices, secret;
+
+  explicit Rules(bool limited = false) {
+    f.say(trust::ImageAcl{second, f.alice.user, Access::kAdmin}, f.alice.sign);
+    f.say(trust::ImageAcl{third, f.alice.user, Access::kAdmin}, f.alice.sign);
+    if (limited) f.say(trust::Quota{f.alice.user, 100 * kMiB, 1, 40}, f.admin.sign);
+    world = std::make_unique<AccessWorld>(f.records);
+    alices = world->make_image(f.image, "alices", f.alice.private_domain);
+    secret = world->make_image(hidden, "hidden", f.domain);
+  }
+  Caller user(const trust::UserSecrets& who) {
+    Caller caller;
+    caller.kind = Caller::Kind::kUser;
+    caller.user = who.user;
+    return caller;
+  }
+  // A session of alice's on her laptop, with this much of her image.
+  trust::SessionCertificate session(Access access) {
+    return trust::make_session(
+        f.state(), f.alice.user, f.laptop.machine, {{f.image, access}}, 0, 86400,
+        crypto::SecretSigner::from_seed(*crypto::SecretKey::from_view(session_key.seed.view())),
+        f.alice.sign);
+  }
+  Caller laptop(Access access) {
+    Caller caller;
+    caller.kind = Caller::Kind::kMachine;
+    caller.machine = f.laptop.machine;
+    caller.user = f.alice.user;
+    caller.session = std::make_shared<const trust::SessionCertificate>(session(access));
+    return caller;
+  }
+  template <typename Request, typename Reply>
+  grpc::Status dims(grpc::Status (v1::Dims::Stub::*method)(grpc::ClientContext*, const Request&,
+                                                           Reply*),
+                    const Caller& caller, const Request& request, Reply* reply) {
+    grpc::ClientContext context;
+    world->say(context, world->token_of(caller));
+    return ((*world->dims).*method)(&context, request, reply);
+  }
+  Bytes record_of(const contract::ImageInfo& image, std::uint64_t sequence, const VersionId& parent,
+                  const crypto::SigningKey& key) {
+    format::VersionRecord record;
+    record.image = image.id;
+    record.org = f.org;
+    record.parent = parent;
+    record.image_bytes = image.image_bytes;
+    record.tree = image.tree;
+    record.sequence = sequence;
+    record.machine = f.laptop.machine;
+    record.image_epoch = 1;
+    record.time_unix_ns = 3600'000'000'000;
+    return format::encode_version(record, key);
+  }
+  contract::CommitOrder order_of(const contract::ImageInfo& image, const Bytes& record) {
+    contract::LeaseRequest wanted;
+    wanted.image = image.id;
+    wanted.session.bytes[0] = 1;
+    wanted.machine.bytes[0] = 1;
+    const auto lease = world->catalog->acquire_lease(wanted);
+    REQUIRE(lease.ok());
+    contract::CommitOrder order;
+    order.image = image.id;
+    order.lease = lease->lease;
+    order.token = lease->token;
+    order.record = record;
+    return order;
+  }
+  VersionId commit(const contract::ImageInfo& image) {
+    const auto done = world->catalog->commit(order_of(image, record_of(image, 1, {}, session_key)));
+    if (!done.ok()) FAIL(done.error().to_string());
+    return done->version;
+  }
+  v1::CreateImageRequest branch_request(const ImageId& id, const std::string& name,
+                                        const VersionId& origin) {
+    v1::CreateImageRequest request;
+    request.set_id(field(id.view()));
+    request.set_name(name);
+    request.set_image_bytes(alices.image_bytes);
+    request.mutable_tree()->set_leaf_pages(alices.tree.leaf_pages);
+    request.mutable_tree()->set_fanout(alices.tree.fanout);
+    request.mutable_tree()->set_chunk_mean_bytes(alices.tree.chunk_mean_bytes);
+    request.set_domain(field(f.alice.private_domain.view()));
+    request.set_key_check(std::string(32, 'k'));
+    if (!origin.is_zero()) request.set_origin(field(origin.view()));
+    return request;
+  }
+  grpc::Status create(const Caller& caller, const v1::CreateImageRequest& request) {
+    v1::Image image;
+    return dims(&v1::Dims::Stub::CreateImage, caller, request, &image);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("a version of an image that one may not see is a version that nobody knows") {
+  Rules r;
+  const VersionId own = r.commit(r.alices), foreign = r.commit(r.secret);
+  const VersionId unknown = r.f.random.id<VersionId>();
+  const auto get = [&](const VersionId& id) {
+    v1::GetVersionRequest request;
+    request.set_image(field(r.f.image.view()));
+    request.set_version(field(id.view()));
+    v1::Version reply;
+    return r.dims(&v1::Dims::Stub::GetVersion, r.user(r.f.bob), request, &reply);
+  };
+  CHECK(get(own).ok());
+  CHECK(get(foreign).error_code() == get(unknown).error_code());
+  CHECK(get(foreign).error_message() == "version " + foreign.short_hex() + " is not known here");
+  CHECK(get(unknown).error_message() == "version " + unknown.short_hex() + " is not known here");
+  for (const VersionId& id : {foreign, unknown}) {
+    v1::DiffRequest request;
+    request.set_image(field(r.f.image.view()));
+    request.set_new_version(field(id.view()));
+    grpc::ClientContext context;
+    r.world->say(context, r.world->token_of(r.user(r.f.bob)));
+    v1::DiffReply part;
+    const auto stream = r.world->dims->Diff(&context, request);
+    CHECK(!stream->Read(&part));
+    CHECK(stream->Finish().error_message() == "version " + id.short_hex() + " is not known here");
+    v1::OpenSessionRequest open;
+    open.set_image(field(r.f.image.view()));
+    open.set_session(std::string(16, 's'));
+    open.set_mode("readonly");
+    open.set_base(field(id.view()));
+    v1::OpenSessionReply reply;
+    CHECK(!r.dims(&v1::Dims::Stub::OpenSession, r.user(r.f.bob), open, &reply).ok());
+  }
+}
+
+TEST_CASE("a branch has the access list of what it branched from, and only its writers make one") {
+  Rules r;
+  const VersionId origin = r.commit(r.alices);
+  const ImageId branch = r.f.random.id<ImageId>();
+  auto request = r.branch_request(branch, "alices.conflict", origin);
+  request.set_conflict_of("alices");
+  CHECK(!r.create(r.user(r.f.bob), request).ok());
+  CHECK(!r.create(r.laptop(Access::kRead), request).ok());
+  CHECK(!r.create(r.user(r.f.oper), request).ok());
+  const grpc::Status made = r.create(r.laptop(Access::kWrite), request);
+  INFO(made.error_message());
+  CHECK(made.ok());
+  CHECK(r.create(r.laptop(Access::kWrite), request).ok());  // the answer was lost
+  const access::AccessControl& control = *r.world->control;
+  CHECK(control.access(r.user(r.f.alice), branch) == Access::kAdmin);
+  CHECK(control.access(r.laptop(Access::kWrite), branch) == Access::kWrite);
+  CHECK(control.access(r.user(r.f.bob), branch) == Access::kRead);
+  CHECK(control.access(r.user(r.f.oper), branch) == Access::kNone);
+  // An id that somebody has cannot be taken, nor a list changed, by naming another origin.
+  CHECK(!r.create(r.user(r.f.alice), r.branch_request(r.hidden, "mine", origin)).ok());
+  auto again = r.branch_request(r.hidden, "mine", origin);
+  again.set_conflict_of("alices");
+  CHECK(!r.create(r.user(r.f.alice), again).ok());
+  CHECK(control.access(r.user(r.f.alice), r.hidden) == Access::kNone);
+  // No image without a line in the log; none of a domain that is not one's own.
+  CHECK(!r.create(r.user(r.f.alice), r.branch_request(r.f.random.id<ImageId>(), "new", {})).ok());
+  auto of_org = r.branch_request(r.second, "new", {});
+  of_org.set_domain(field(r.f.domain.view()));
+  CHECK(!r.create(r.user(r.f.alice), of_org).ok());
+  CHECK(r.create(r.user(r.f.alice), r.branch_request(r.second, "new", {})).ok());
+}
+
+TEST_CASE("quotas: images, bytes, requests") {
+  Rules r(true);
+  CHECK(r.create(r.user(r.f.alice), r.branch_request(r.second, "one", {})).ok());
+  const auto more = r.create(r.user(r.f.alice), r.branch_request(r.third, "two", {}));
+  CHECK(more.error_code() == grpc::StatusCode::RESOURCE_EXHAUSTED);
+  CHECK(!r.world->catalog->get_image(r.third).ok());
+  access::QuotaMeter& meter = r.world->control->meter();
+  CHECK(meter.may_send(r.f.alice.user, 100).ok());
+  meter.sent(r.f.alice.user, 100);
+  CHECK(!meter.may_send(r.f.alice.user, 100).ok());
+  CHECK(meter.may_send(r.f.alice.user, 0).ok());
+  CHECK(meter.may_send(r.f.bob.user, 100).ok());
+  r.world->clock.advance(std::chrono::hours(49));
+  CHECK(meter.may_send(r.f.alice.user, 100).ok());
+  int refused = 0;
+  for (int i = 0; i < 50; ++i) {
+    v1::ListImagesReply reply;
+    const auto status =
+        r.dims(&v1::Dims::Stub::ListImages, r.user(r.f.alice), v1::ListImagesRequest(), &reply);
+    refused += status.error_code() == grpc::StatusCode::RESOURCE_EXHAUSTED ? 1 : 0;
+  }
+  CHECK(refused == 10);
+  v1::ListImagesReply reply;
+  CHECK(r.dims(&v1::Dims::Stub::ListImages, r.user(r.f.bob), v1::ListImagesRequest(), &reply).ok());
+}
+
+TEST_CASE("a version is committed by a session of its caller's") {
+  Rules r;
+  const Bytes record = r.record_of(r.alices, 1, {}, r.session_key);
+  const contract::CommitOrder order = r.order_of(r.alices, record);
+  v1::CommitRequest request;
+  request.set_image(field(order.image.view()));
+  request.set_lease(field(order.lease.view()));
+  request.set_token(order.token);
+  request.set_record(field(record));
+  v1::CommitReply reply;
+  const auto unknown = r.dims(&v1::Dims::Stub::Commit, r.user(r.f.alice), request, &reply);
+  CHECK(unknown.error_code() == grpc::StatusCode::PERMISSION_DENIED);
+  const auto put = [&](const Caller& caller) {
+    v1::PutSessionRequest session;
+    session.set_certificate(field(trust::encode_session(r.session(Access::kWrite))));
+    grpc::ClientContext context;
+    r.world->say(context, r.world->token_of(caller));
+    v1::PutSessionReply ignored;
+    return r.world->people->PutSession(&context, session, &ignored);
+  };
+  CHECK(!put(r.user(r.f.bob)).ok());
+  CHECK(put(r.laptop(Access::kWrite)).ok());
+  CHECK(!r.dims(&v1::Dims::Stub::Commit, r.laptop(Access::kRead), request, &reply).ok());
+  const auto done = r.dims(&v1::Dims::Stub::Commit, r.laptop(Access::kWrite), request, &reply);
+  INFO(done.error_message());
+  CHECK(done.ok());
+  CHECK(reply.sequence() == 1);
+}
+
+TEST_CASE("present or not is said of the image's own domain alone") {
+  Rules r;
+  const auto base = r.world->make_image(r.f.master, "master", r.f.domain);
+  contract::ImageInfo clone = r.alices;
+  clone.id = r.second;
+  clone.name = "clone";
+  clone.origin = r.commit(base);
+  REQUIRE(r.world->catalog->create_image(clone).ok());
+  format::ObjectKey of_base{r.f.domain, r.f.random.id<ObjectId>()};
+  format::ObjectKey own{r.f.alice.private_domain, r.f.random.id<ObjectId>()};
+  const auto asks = [&](const format::ObjectKey& key, catalog::Access access) {
+    return r.world->catalog->check_access(r.second, std::span(&key, 1), access).ok();
+  };
+  CHECK(asks(of_base, catalog::Access::kRead));
+  CHECK(!asks(of_base, catalog::Access::kWrite));
+  CHECK(asks(own, catalog::Access::kRead));
+  CHECK(asks(own, catalog::Access::kWrite));
+}
+
+TEST_CASE("nobody speaks for another machine, nor takes its session's lease") {
+  Rules r;
+  const auto acquire = [&](const Caller& caller, const MachineId& machine) {
+    v1::AcquireLeaseRequest request;
+    request.set_image(field(r.f.image.view()));
+    request.set_session(std::string(16, 's'));
+    request.set_machine(field(machine.view()));
+    request.set_machine_name("pc");
+    v1::Lease lease;
+    return r.dims(&v1::Dims::Stub::AcquireLease, caller, request, &lease);
+  };
+  const MachineId stranger = r.f.random.id<MachineId>();
+  CHECK(!acquire(r.user(r.f.alice), r.f.laptop.machine).ok());
+  CHECK(!acquire(r.laptop(Access::kWrite), r.f.desk.machine).ok());
+  CHECK(!acquire(r.laptop(Access::kWrite), stranger).ok());
+  CHECK(acquire(r.laptop(Access::kWrite), r.f.laptop.machine).ok());
+  CHECK(acquire(r.laptop(Access::kWrite), r.f.laptop.machine).ok());
+  CHECK(acquire(r.user(r.f.alice), stranger).error_message() == "access denied");
+
+  v1::OpenSessionRequest open;
+  open.set_image(field(r.f.image.view()));
+  open.set_session(std::string(16, 's'));
+  open.set_machine(field(r.f.laptop.machine.view()));
+  open.set_machine_name("pc");
+  open.set_mode("readonly");
+  v1::OpenSessionReply opened;
+  CHECK(!r.dims(&v1::Dims::Stub::OpenSession, r.user(r.f.bob), open, &opened).ok());
+  const auto mine = r.dims(&v1::Dims::Stub::OpenSession, r.laptop(Access::kRead), open, &opened);
+  INFO(mine.error_message());
+  CHECK(mine.ok());
+  v1::CloseSessionRequest close;
+  close.set_image(open.image());
+  close.set_session(open.session());
+  v1::CloseSessionReply closed;
+  CHECK(!r.dims(&v1::Dims::Stub::CloseSession, r.user(r.f.bob), close, &closed).ok());
+  CHECK(r.dims(&v1::Dims::Stub::CloseSession, r.laptop(Access::kRead), close, &closed).ok());
+}
