@@ -313,13 +313,17 @@ class GrpcAccess final : public AccessClient {
   Status stream(std::unique_ptr<grpc::ClientReader<Reply>> (Stub::*method)(grpc::ClientContext*,
                                                                            const Request&),
                 const Request& request, const Sink& sink) {
-    grpc::ClientContext context;
-    const CallRegistry::Scope scope(calls_, context);
-    const auto reader = ((*stub_).*method)(&context, request);
-    Reply reply;
-    while (reader->Read(&reply)) sink(reply);
-    const grpc::Status status = reader->Finish();
-    return status.ok() ? ok_status() : Status(failed(status));
+    for (int attempt = 1;; ++attempt) {
+      grpc::ClientContext context;
+      const CallRegistry::Scope scope(calls_, context);
+      const auto reader = ((*stub_).*method)(&context, request);
+      Reply reply;
+      while (reader->Read(&reply)) sink(reply);
+      const grpc::Status status = reader->Finish();
+      if (status.ok()) return ok_status();
+      // Refused before anything was sent.
+      if (!status.error_message().starts_with(kLoginEnded) || attempt == 2) return failed(status);
+    }
   }
 
   const std::string address_;

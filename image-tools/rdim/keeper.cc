@@ -78,7 +78,9 @@ Status Keeper::see_to(const Scoped& what, const std::vector<UserId>& recipients,
     if (!there) lack.push_back(user);
   }
   if (lack.empty()) return ok_status();
-  if (lack.size() == recipients.size()) return new_epochs({what}, report);
+  // Only by who reads it himself: nobody learns a key by mending.
+  const bool self_too = std::find(lack.begin(), lack.end(), member.secrets.user) != lack.end();
+  if (self_too && lack.size() == recipients.size()) return new_epochs({what}, report);
 
   const client::Grants ours = client::grants_from(*member.access);
   std::vector<Bytes> made;

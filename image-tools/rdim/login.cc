@@ -92,12 +92,9 @@ Status login(Session& session, const LoginOptions& options) {
   DIMS_ASSIGN(People* const people, session.people());
   client::Member& member = people->member();
   DIMS_ASSIGN(const std::string config, config_folder());
-  LoginFile file;
-  file.name = options.user;
-  file.secrets = member.secrets.clone();
-  file.login = member.keys.login.clone();
-  file.ends_unix_s = client::unix_now_s() + static_cast<std::uint64_t>(lasts.count() / 1000);
-  DIMS_TRY(save_login(config, file, system_random()));
+  const std::uint64_t until =
+      client::unix_now_s() + static_cast<std::uint64_t>(lasts.count() / 1000);
+  DIMS_TRY(people->keep_login(until));
   DIMS_TRY(keep_record(client::OrgFolder(io::posix_file_system(), config), member.record));
   const User* const user = member.org().user(member.secrets.user);
   Json json;
@@ -105,9 +102,9 @@ Status login(Session& session, const LoginOptions& options) {
   json["role"] = std::string(role_name(user->role));
   json["organisation"] = member.org().init().name;
   json["server"] = people->server();
-  json["until"] = json_of_time(file.ends_unix_s * 1'000'000'000);
+  json["until"] = json_of_time(until * 1'000'000'000);
   session.output.text("logged in as '" + user->name + "' until " +
-                      text_of_time(file.ends_unix_s * 1'000'000'000));
+                      text_of_time(until * 1'000'000'000));
   // Whoever joined meanwhile may wait for keys.
   DIMS_ASSIGN(contract::Remote* const remote, session.remote());
   DIMS_ASSIGN(const KeeperReport report, Keeper(*people, *remote).make_missing(nullptr));

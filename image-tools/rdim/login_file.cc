@@ -95,6 +95,7 @@ Status save_login(const std::string& folder, const LoginFile& login, Random& ran
   w.string(trust::pack_secrets(login.secrets).view());
   w.raw(login.login.seed.view());
   w.u64(login.ends_unix_s);
+  w.id(login.token);
   const Bytes sealed = crypto::wrap(key.key(), as_bytes(kAd), plain, random);
   crypto::wipe(plain);
   DIMS_TRY(write_key(key_path(folder), key.key()));
@@ -118,6 +119,7 @@ Result<LoginFile> load_login(const std::string& folder, Clock& clock) {
   const ByteView packed = r.string();
   auto seed = crypto::SecretKey::from_view(r.raw(Secret32::kBytes));
   out.ends_unix_s = r.u64();
+  out.token = r.id<trust::SessionToken>();
   if (!r.at_end() || !user_key || !seed)
     return make_error(ErrorCode::kCorrupt, folder + "/login is damaged", "log in again");
   if (client::unix_now_s(clock) >= out.ends_unix_s) return nobody();

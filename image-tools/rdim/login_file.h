@@ -15,6 +15,7 @@ struct LoginFile {
   trust::UserSecrets secrets;
   crypto::SecretSigner login;  // logs in again when the server's token has ended
   std::uint64_t ends_unix_s = 0;
+  trust::SessionToken token;  // the server's, so that not every command is a login; zero: none
 };
 
 // $DIMS_CONFIG, $XDG_CONFIG_HOME/dims, ~/.config/dims; made (0700) when missing.

@@ -9,6 +9,7 @@ using trust::Access;
 using trust::KeyScope;
 
 constexpr std::uint64_t kSessionLasts_s = 86400;
+constexpr std::chrono::hours kTokenLasts{24};
 
 }  // namespace
 
@@ -43,15 +44,37 @@ Result<std::unique_ptr<People>> People::open(const std::string& server,
     people.reset(new People(place.server, std::move(remembered.folder), std::move(member)));
   } else {
     DIMS_ASSIGN(LoginFile login, load_login(remembered.folder.path(), system_clock()));
+    // A token that the server has forgotten is renewed at the first call.
+    std::optional<client::Token> token;
+    if (!login.token.is_zero()) token = {login.token, kTokenLasts};
     trust::PassphraseKeys keys;
     keys.login = std::move(login.login);
     DIMS_ASSIGN(
         client::Member member,
-        client::resume_member(place, login.name, std::move(login.secrets), std::move(keys), {}));
+        client::resume_member(place, login.name, std::move(login.secrets), std::move(keys), token));
     people.reset(new People(place.server, std::move(remembered.folder), std::move(member)));
+    people->login_ends_unix_s_ = login.ends_unix_s;
+    people->kept_token_ = login.token;
   }
   DIMS_TRY(people->remember());
   return people;
+}
+
+People::~People() {
+  if (login_ends_unix_s_ == 0 || !has_login(folder_.path())) return;
+  const auto token = member_.token->current();
+  if (token.ok() && !(*token == kept_token_)) (void)keep_login(login_ends_unix_s_);
+}
+
+Status People::keep_login(std::uint64_t ends_unix_s) {
+  LoginFile file;
+  file.name = member_.name;
+  file.secrets = member_.secrets.clone();
+  file.login = member_.keys.login.clone();
+  file.ends_unix_s = login_ends_unix_s_ = ends_unix_s;
+  const auto token = member_.token->current();
+  if (token.ok()) file.token = kept_token_ = *token;
+  return save_login(folder_.path(), file, system_random());
 }
 
 Status People::remember() {

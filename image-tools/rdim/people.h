@@ -23,6 +23,9 @@ class People {
 
   client::Member& member() { return member_; }
   const std::string& server() const { return server_; }
+  ~People();  // leaves a new token for the next command
+  // Leaves the login for the commands that follow.
+  Status keep_login(std::uint64_t ends_unix_s);
   // Remembers the log as it is known now.
   Status remember();
 
@@ -47,6 +50,8 @@ class People {
   std::string server_;
   client::OrgFolder folder_;
   client::Member member_;
+  std::uint64_t login_ends_unix_s_ = 0;  // of the login file that is kept; 0: none
+  trust::SessionToken kept_token_;
 };
 
 // Where to log in: what is remembered, and what was given.
