@@ -28,6 +28,7 @@
 #include "nbdkit-ldim/control/control_server.h"
 #include "nbdkit-ldim/disk/disk.h"
 #include "nbdkit-ldim/disk/preflight.h"
+#include "nbdkit-ldim/login/login.h"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
 
@@ -42,6 +43,14 @@ ldim::DiskOptions options = [] {
   defaults.fill = true;
   return defaults;
 }();
+
+// A member of an organisation: his passphrase until he is logged in, then what the login opened.
+struct Membership {
+  crypto::SecretBytes passphrase;
+  std::optional<ldim::MachineFolder> folder;
+  ldim::SessionKeys session;
+};
+Membership membership;
 
 // What the process serves. Built in after_fork, ended in cleanup.
 struct Serving {
@@ -96,11 +105,31 @@ void ldim_load() {
   ::mallopt(M_ARENA_MAX, 4);
 }
 
+// nbdkit's own conventions, but never the passphrase itself: everybody sees a command line.
+int take_passphrase(const char* value) {
+  if (value[0] != '-' && value[0] != '+') {
+    return report(make_error(ErrorCode::kInvalidArgument,
+                             "a passphrase is not taken from the command line",
+                             "use passphrase=- to be asked, +FILE or -FD"));
+  }
+  char* text = nullptr;
+  if (nbdkit_read_password(value, &text) == -1) return -1;
+  membership.passphrase =
+      crypto::SecretBytes::take({reinterpret_cast<std::uint8_t*>(text), std::strlen(text)});
+  std::free(text);
+  return 0;
+}
+
 int ldim_config(const char* key, const char* value) {
   return guarded([&] {
     std::string text = value;
     const std::string name = key;
-    if ((name == "key" || (name == "cache" && text != "none")) && !text.empty()) {
+    if (name == "passphrase") {
+      crypto::initialise();
+      return take_passphrase(value);
+    }
+    if ((name == "key" || name == "machine-dir" || (name == "cache" && text != "none")) &&
+        !text.empty()) {
       char* absolute =
           nbdkit_absolute_path(value);  // nbdkit changes folder when it goes to the background
       if (absolute == nullptr) return -1;
@@ -111,8 +140,42 @@ int ldim_config(const char* key, const char* value) {
   });
 }
 
+// What the enrolled machine's folder says and nobody has said otherwise.
+Status ask_machine_folder() {
+  if (options.user.empty()) return ok_status();
+  crypto::initialise();
+  if (options.machine_folder.empty()) options.machine_folder = ldim::default_machine_folder();
+  DIMS_ASSIGN(const ldim::MachineFolder folder, ldim::MachineFolder::open(options.machine_folder));
+  if (options.server.empty()) options.server = folder.server();
+  if (options.machine_name.empty()) options.machine_name = folder.machine().name;
+  return ok_status();
+}
+
 int ldim_config_complete() {
-  return guarded([] { return report(ldim::complete_options(options)); });
+  return guarded([] {
+    const Status asked = ask_machine_folder();
+    return report(asked.ok() ? ldim::complete_options(options) : asked);
+  });
+}
+
+// The user's own keys live in a child process for as long as a login takes, and nowhere else.
+Status log_in() {
+  if (options.user.empty()) return ok_status();
+  const trust::Access access =
+      options.mode == ldim::SessionMode::kPersonal ? trust::Access::kWrite : trust::Access::kRead;
+  if (membership.passphrase.empty()) {
+    return make_error(ErrorCode::kInvalidArgument, "parameter passphrase= is missing",
+                      "user= needs it: passphrase=- to be asked, +FILE or -FD");
+  }
+  auto session = ldim::log_in_child(
+      {options.machine_folder, options.user, options.image, access, options.cache_folder},
+      membership.passphrase.view());
+  membership.passphrase.clear();
+  if (!session.ok()) return session.error();
+  membership.session = std::move(*session);
+  DIMS_ASSIGN(ldim::MachineFolder folder, ldim::MachineFolder::open(options.machine_folder));
+  membership.folder.emplace(std::move(folder));
+  return ok_status();
 }
 
 // The folder of a cache knows its server. What only looks leaves nothing there.
@@ -131,12 +194,23 @@ Result<std::unique_ptr<contract::Remote>> connect_remote(
     if (!server.ok()) return server.error();
     client.pin = *pin = std::make_shared<client::ServerPin>(*server, client.known_servers);
   }
+  if (membership.folder) {
+    client.machine = membership.folder->machine().machine;
+    client.token = ldim::session_token(*membership.folder, membership.session);
+    DIMS_ASSIGN(format::KeyFile keys,
+                ldim::standing_keys(*membership.folder, membership.session, client.token));
+    options.keys = std::make_shared<const format::KeyFile>(std::move(keys));
+  }
   return client::connect(client);
 }
 
 int ldim_get_ready() {
   return guarded([] {
     crypto::initialise();
+    const Status entered = log_in();
+    if (!entered.ok()) return report(entered);
+    if (membership.folder)
+      options.keys = std::make_shared<const format::KeyFile>(membership.session.keys);
     return report(ldim::preflight(options, [] { return connect_remote(true); }));
   });
 }

@@ -144,9 +144,10 @@ class GrpcAdmin final : public Admin {
 
 }  // namespace
 
-Result<std::unique_ptr<Admin>> connect_admin(const std::string& address,
-                                             const KnownServers& known) {
-  DIMS_ASSIGN(const Endpoint endpoint, parse_endpoint(address, known));
+Result<std::unique_ptr<Admin>> connect_admin(const std::string& address, const KnownServers& known,
+                                             std::shared_ptr<LoginToken> token) {
+  DIMS_ASSIGN(Endpoint endpoint, parse_endpoint(address, known));
+  endpoint.token = std::move(token);
   return std::unique_ptr<Admin>(std::make_unique<GrpcAdmin>(endpoint));
 }
 

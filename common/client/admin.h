@@ -5,11 +5,13 @@
 #pragma once
 
 #include "common/client/known_servers.h"
+#include "common/client/login_token.h"
 #include "common/contract/admin.h"
 
 namespace dims::client {
 
 Result<std::unique_ptr<contract::Admin>> connect_admin(const std::string& address,
-                                                       const KnownServers& known);
+                                                       const KnownServers& known,
+                                                       std::shared_ptr<LoginToken> token = {});
 
 }  // namespace dims::client

@@ -4,6 +4,7 @@
 #include <grpcpp/security/tls_credentials_options.h>
 
 #include "common/base/units.h"
+#include "common/client/token_carrier.h"
 #include "common/crypto/certificate.h"
 
 namespace dims::client {
@@ -90,7 +91,8 @@ std::shared_ptr<grpc::Channel> make_channel(const Endpoint& endpoint) {
   args.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kBackoffMaxMs);
   args.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS,
               kConnectTimeoutMs);  // in truth the time for one attempt
-  return grpc::CreateCustomChannel(endpoint.target, credentials_of(endpoint), args);
+  return grpc::experimental::CreateCustomChannelWithInterceptors(
+      endpoint.target, credentials_of(endpoint), args, carry(endpoint.token));
 }
 
 }  // namespace dims::client

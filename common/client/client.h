@@ -19,6 +19,7 @@
 #include "common/base/result.h"
 #include "common/base/units.h"
 #include "common/client/known_servers.h"
+#include "common/client/login_token.h"
 #include "common/contract/remote.h"
 
 namespace dims::client {
@@ -26,7 +27,8 @@ namespace dims::client {
 struct ClientOptions {
   // "HOST:PORT", "[V6]:PORT", each with "#FINGERPRINT" or without, or "unix:PATH".
   std::string address;
-  KnownServers known_servers;      // for an address without a fingerprint
+  KnownServers known_servers;         // for an address without a fingerprint
+  std::shared_ptr<LoginToken> token;  // of a member; none: a server without organisation
   std::shared_ptr<ServerPin> pin;  // to be asked about the server; none: the client makes its own
   MachineId machine;
   std::string machine_name;

@@ -379,6 +379,7 @@ RemoteCounters GrpcRemote::counters() {
 
 Result<std::unique_ptr<Remote>> connect(const ClientOptions& options) {
   DIMS_ASSIGN(Endpoint endpoint, parse_endpoint(options.address, options.known_servers));
+  endpoint.token = options.token;
   if (endpoint.pin && options.pin) endpoint.pin = options.pin;
   ClientOptions named = options;
   named.address = endpoint.address;

@@ -4,6 +4,7 @@
 
 #include <map>
 
+#include "common/format/version.h"
 #include "common/io/errno_map.h"
 #include "common/io/file.h"
 
@@ -32,12 +33,29 @@ std::string_view trim(std::string_view text) {
 }  // namespace
 
 Secret32 KeyFile::image_key(const ImageId& image) const {
-  return crypto::prf(image_secret, "image", {image.view()});
+  if (!member) return crypto::prf(image_secret, "image", {image.view()});
+  return member->image.rbegin()->second;
+}
+Secret32 KeyFile::image_key(const VersionRecord& version) const {
+  if (!member) return image_key(version.image);
+  const auto found = member->image.find(version.image_epoch);
+  return found == member->image.end() ? Secret32{} : found->second;
+}
+Status KeyFile::check_signer(const VersionRecord& version) const {
+  if (member) return member->check_signer(version);
+  if (version.org == org && version.signer == signing.public_key) return ok_status();
+  return make_error(ErrorCode::kWrongKey,
+                    "version " + std::to_string(version.sequence) + " is signed by " +
+                        version.signer.short_hex() + ", not by the owner of the key file",
+                    "use the key file that the image was imported with");
 }
 Secret32 KeyFile::local_key() const {
+  if (member) return member->local;
   return crypto::prf(image_secret, "local-user", {org.view()});
 }
 Digest KeyFile::key_check(const ImageId& image) const {
+  // The organisation's log says which secrets are right; this only says which organisation.
+  if (member) return crypto::sha256({as_bytes("dims/member-image/1"), org.view(), image.view()});
   const Secret32 check = crypto::prf(image_key(image), "key-check",
                                      {domain.view(), crypto::kdf(domain_secret, 3).view()});
   Digest out;

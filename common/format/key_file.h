@@ -7,6 +7,9 @@
 // create().
 #pragma once
 
+#include <functional>
+#include <map>
+#include <memory>
 #include <string>
 
 #include "common/base/clock.h"
@@ -15,16 +18,41 @@
 
 namespace dims::format {
 
+struct VersionRecord;
+
+// What a member of an organisation has instead of a key file's image-key secret: what his grants
+// opened, for one image and its branches.
+struct MemberKeys {
+  std::map<std::uint32_t, Secret32> image;  // I of each epoch; never empty
+  Secret32 local;                           // U: wraps what a machine keeps locally
+  std::uint32_t domain_epoch = 0;           // of KeyFile::domain_secret; 0: none, a reader's
+  MachineId machine;                        // that versions name; zero: no enrolled one
+  // Whether a writer made that version.
+  std::function<Status(const VersionRecord&)> check_signer;
+};
+
 struct KeyFile {
   OrgId org;
   DomainId domain;
   Secret32 domain_secret;
   Secret32 image_secret;
   crypto::SigningKey signing;
+  std::shared_ptr<const MemberKeys> member;  // nullptr: one person's key file
 
-  DomainKey domain_key() const { return DomainKey(domain, 1, domain_secret); }
-  // I of one image: opens root keys.
+  DomainKey domain_key() const {
+    return DomainKey(domain, member ? member->domain_epoch : 1, domain_secret);
+  }
+  // I of one image in its newest epoch: seals root keys.
   Secret32 image_key(const ImageId& image) const;
+  std::uint32_t image_epoch() const { return member ? member->image.rbegin()->first : 1; }
+  // I of the version's epoch: opens its root key. What is not there opens nothing.
+  Secret32 image_key(const VersionRecord& version) const;
+  // kWrongKey, kUntrusted: nobody who may write this image made that version.
+  Status check_signer(const VersionRecord& version) const;
+  // The machine that a version names.
+  MachineId machine_of_record(const MachineId& host) const {
+    return member ? member->machine : host;
+  }
   // U: wraps what a machine keeps locally for this person.
   Secret32 local_key() const;
   // What the image's record on the server holds, so that a wrong key file is found before any

@@ -24,9 +24,10 @@ Status run_export(Session& session, const ExportCommand& command) {
   const auto at = command.name.rfind('@');
   const std::string name = command.name.substr(0, at);
   const std::string which = at == std::string::npos ? std::string() : command.name.substr(at + 1);
-  DIMS_ASSIGN(const format::KeyFile key, session.key());
+  if (!session.is_member()) DIMS_TRY(session.key());  // names the mistake before it connects
   DIMS_ASSIGN(contract::Remote* const remote, session.remote());
   DIMS_ASSIGN(const contract::ImageInfo image, remote->find_image(name));
+  DIMS_ASSIGN(const format::KeyFile key, session.key_for(image, trust::Access::kRead));
   DIMS_TRY(transfer::check_key(key, image));
   DIMS_ASSIGN(const contract::VersionInfo version, transfer::find_version(*remote, image, which));
   media::TargetOptions target_options;

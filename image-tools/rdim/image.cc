@@ -99,6 +99,7 @@ void add_image_commands(CLI::App& app, Command& run) {
   add_resolve_command(*group, run);
   add_retention_command(*group, run);
   add_forget_command(*group, run);
+  add_access_commands(*group, run);
 
   CLI::App* const rm = group->add_subcommand("rm", "Remove an image with all its versions");
   rm->fallthrough();

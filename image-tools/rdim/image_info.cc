@@ -21,7 +21,7 @@ constexpr std::uint64_t kSampleMax = 1024;
 
 Result<transfer::VersionFigures> measure(Session& session, contract::Remote& remote,
                                          const contract::ImageInfo& image, bool exact) {
-  DIMS_ASSIGN(const format::KeyFile key, session.key());
+  DIMS_ASSIGN(const format::KeyFile key, session.key_for(image, trust::Access::kRead));
   DIMS_ASSIGN(const contract::VersionInfo head, transfer::find_version(remote, image, {}));
   const ProgressBar bar("reading", session.progress, session.output.json());
   return transfer::measure_version(remote, key, image, head, exact ? 0 : kSampleMax,

@@ -19,6 +19,7 @@ struct ImportCommand {
   bool update = false;
   bool fixed = false;
   bool no_compress = false;
+  bool private_domain = false;
   unsigned threads = 0;
   unsigned upload_threads = 0;
 };
@@ -79,6 +80,25 @@ void print(const Output& output, const transfer::ImportReport& r, const ImportCo
        {"  time", std::string(speed)}});
 }
 
+// A member's import announces a new image before the server makes it.
+Result<format::KeyFile> keys_for(Session& session, const ImportCommand& command,
+                                 transfer::ImportOptions& options) {
+  if (!session.is_member()) return session.key();
+  DIMS_ASSIGN(People* const people, session.people());
+  DIMS_ASSIGN(contract::Remote* const remote, session.remote());
+  // A name that one may not see is answered like one that is not there: the list tells.
+  DIMS_ASSIGN(const std::vector<contract::ImageInfo> images, remote->list_images());
+  for (const contract::ImageInfo& image : images)
+    if (image.name == command.name) return session.key_for(image, trust::Access::kWrite);
+  if (command.update) {
+    return make_error(ErrorCode::kNotFound, "there is no image '" + command.name + "' to update",
+                      "leave --update away to make it");
+  }
+  DIMS_ASSIGN(People::NewImage made, people->new_image(command.private_domain));
+  options.new_image = made.id;
+  return std::move(made.keys);
+}
+
 Status import(Session& session, const ImportCommand& command) {
   transfer::ImportOptions options;
   options.name = command.name;
@@ -93,7 +113,7 @@ Status import(Session& session, const ImportCommand& command) {
                       "--chunk-mean " + command.chunk_mean + " is out of range", "use 4K to 128K");
   }
   options.chunk_mean_bytes = static_cast<std::uint32_t>(mean);
-  DIMS_ASSIGN(const format::KeyFile key, session.key());
+  DIMS_ASSIGN(const format::KeyFile key, keys_for(session, command, options));
   DIMS_ASSIGN(contract::Remote* const remote, session.remote());
   DIMS_ASSIGN(const auto source,
               media::open_source(command.source, {command.format, options.threads + 1}));
@@ -127,6 +147,8 @@ void add_import_command(CLI::App& image, Command& run) {
   command->add_flag("--fixed", options->fixed,
                     "Cut at fixed places (for measurements; deduplicates worse)");
   command->add_flag("--no-compress", options->no_compress, "Do not compress");
+  command->add_flag("--private", options->private_domain,
+                    "Seal in your private domain, not in the organisation's: for users' own disks");
   command->add_option("--threads", options->threads, "Threads that read, cut and seal")
       ->check(CLI::Range(1, 64));
   command

@@ -1,6 +1,9 @@
 // rdim: the administrator's command line.
 #include <CLI/CLI.hpp>
 
+#include <sys/prctl.h>
+#include <sys/resource.h>
+
 #include <cstdio>
 #include <cstring>
 #include <iostream>
@@ -43,6 +46,11 @@ rdim::ExitCode run(int argc, char** argv) {
                  "The server: HOST:PORT, HOST:PORT#FINGERPRINT or unix:PATH")
       ->envname("RDIM_SERVER");
   app.add_option("--key", session.options.key_path, "The key file")->envname("RDIM_KEY");
+  app.add_option("--user", session.options.people.user,
+                 "Log in for this command only, instead of 'rdim login'")
+      ->envname("RDIM_USER");
+  app.add_option("--passphrase", session.options.people.passphrase,
+                 "Where the passphrase comes from: - (asked), +FILE, -FD");
   app.add_option("-o,--output", session.options.output, "plain or json, errors included")
       ->check(CLI::IsMember({"plain", "json"}));
   app.footer(
@@ -56,6 +64,11 @@ rdim::ExitCode run(int argc, char** argv) {
   rdim::add_image_commands(app, command);
   rdim::add_version_commands(app, command);
   rdim::add_maintenance_commands(app, command);
+  rdim::add_organisation_commands(app, command);
+  rdim::add_login_commands(app, command);
+  rdim::add_user_commands(app, command);
+  rdim::add_machine_commands(app, command);
+  rdim::add_audit_command(app, command);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& asked) {  // --help, --version
@@ -70,6 +83,10 @@ rdim::ExitCode run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  // Keys and passphrases must not reach a core dump.
+  const rlimit none{0, 0};
+  ::setrlimit(RLIMIT_CORE, &none);
+  ::prctl(PR_SET_DUMPABLE, 0);
   crypto::initialise();
   try {
     return run(argc, argv);

@@ -13,8 +13,10 @@ struct ResolveOptions {
 };
 
 Status resolve(Session& session, const ResolveOptions& options) {
-  DIMS_ASSIGN(const format::KeyFile key, session.key());
+  if (!session.is_member()) DIMS_TRY(session.key());
   DIMS_ASSIGN(contract::Remote* const remote, session.remote());
+  DIMS_ASSIGN(const contract::ImageInfo image, remote->find_image(options.name));
+  DIMS_ASSIGN(const format::KeyFile key, session.key_for(image, trust::Access::kWrite));
   DIMS_ASSIGN(const transfer::ResolveReport report,
               transfer::resolve_conflict(*remote, key, session.who(), system_clock(),
                                          system_random(), options.name, options.keep));

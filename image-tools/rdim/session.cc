@@ -10,6 +10,8 @@
 namespace dims::rdim {
 namespace {
 
+constexpr int kBranchesMax = 16;  // of branches
+
 // The same machine has the same id at every run; what it is made from is not told to anyone.
 MachineId machine_id() {
   const auto text = io::read_file(io::posix_file_system(), "/etc/machine-id", 4096);
@@ -34,13 +36,47 @@ Session::Session(Signals& signals) : signals_(signals) {
 
 Session::~Session() { signals_.clear(); }
 
+bool Session::is_member() const {
+  if (has_key()) return false;
+  if (!options.people.user.empty() || people_ != nullptr) return true;
+  const auto folder = config_folder();
+  return folder.ok() && has_login(*folder);
+}
+
+Result<People*> Session::people() {
+  if (people_) return people_.get();
+  if (has_key()) {
+    return make_error(ErrorCode::kInvalidArgument, "this needs a login, not a key file",
+                      "leave --key away (and RDIM_KEY), and use 'rdim login USER'");
+  }
+  DIMS_ASSIGN(people_, People::open(options.server, options.people));
+  return people_.get();
+}
+
+Result<format::KeyFile> Session::key_for(const contract::ImageInfo& image, trust::Access access) {
+  if (!is_member()) return key();
+  DIMS_ASSIGN(People* const member, people());
+  contract::ImageInfo home = image;
+  // A branch has keys and list of what it branched from.
+  for (int i = 0; i < kBranchesMax && !home.conflict_of.empty(); ++i) {
+    DIMS_ASSIGN(contract::Remote* const server, remote());
+    DIMS_ASSIGN(home, server->find_image(home.conflict_of));
+  }
+  return member->keys(image, home.id, access);
+}
+
 Result<contract::Remote*> Session::remote() {
   if (remote_) return remote_.get();
+  client::ClientOptions wanted;
+  if (is_member()) {
+    DIMS_ASSIGN(People* const member, people());
+    wanted.token = member->member().token;
+    options.server = member->server();
+  }
   if (options.server.empty()) {
     return make_error(ErrorCode::kInvalidArgument, "no server is named",
                       "use --server HOST:PORT, --server unix:PATH or the variable RDIM_SERVER");
   }
-  client::ClientOptions wanted;
   wanted.address = options.server;
   wanted.known_servers.path = client::user_known_servers();
   wanted.machine = who_.machine;
@@ -56,7 +92,8 @@ Result<contract::Admin*> Session::admin() {
   DIMS_TRY(remote());  // names the mistake if no server is named
   client::KnownServers known;
   known.path = client::user_known_servers();
-  DIMS_ASSIGN(admin_, client::connect_admin(options.server, known));
+  DIMS_ASSIGN(admin_, client::connect_admin(options.server, known,
+                                            people_ ? people_->member().token : nullptr));
   listen_for_interrupt();
   return admin_.get();
 }

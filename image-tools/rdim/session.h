@@ -9,6 +9,7 @@
 #include "common/contract/remote.h"
 #include "common/format/key_file.h"
 #include "image-tools/rdim/output.h"
+#include "image-tools/rdim/people.h"
 #include "image-tools/rdim/signals.h"
 #include "image-tools/transfer/progress.h"
 #include "image-tools/transfer/who.h"
@@ -23,6 +24,7 @@ struct GlobalOptions {
   std::string server;
   std::string key_path;
   std::string output = "plain";
+  PeopleOptions people;
 };
 
 class Session {
@@ -40,9 +42,15 @@ class Session {
   Result<contract::Remote*> remote();
   // The same for the administrators' calls.
   Result<contract::Admin*> admin();
+  // Who runs this, by --user or by an earlier login. kInvalidArgument with --key.
+  Result<People*> people();
   // Reads the key file. kInvalidArgument if none is named.
   Result<format::KeyFile> key() const;
+  // The keys of an image that is there: the key file's, or those granted to who is logged in.
+  Result<format::KeyFile> key_for(const contract::ImageInfo& image, trust::Access access);
   bool has_key() const { return !options.key_path.empty(); }
+  // Somebody is logged in, or logs in for this command, and no key file is named.
+  bool is_member() const;
   const transfer::Who& who() const { return who_; }
 
  private:
@@ -50,6 +58,7 @@ class Session {
 
   Signals& signals_;
   transfer::Who who_;
+  std::unique_ptr<People> people_;
   std::unique_ptr<contract::Remote> remote_;
   std::unique_ptr<contract::Admin> admin_;
 };
@@ -66,6 +75,12 @@ void add_version_commands(CLI::App& app, Command& run);
 void add_retention_command(CLI::App& image, Command& run);
 void add_forget_command(CLI::App& image, Command& run);
 void add_maintenance_commands(CLI::App& app, Command& run);
+void add_organisation_commands(CLI::App& app, Command& run);
+void add_login_commands(CLI::App& app, Command& run);
+void add_user_commands(CLI::App& app, Command& run);
+void add_machine_commands(CLI::App& app, Command& run);
+void add_access_commands(CLI::App& image, Command& run);
+void add_audit_command(CLI::App& app, Command& run);
 
 // For bodies that return a Status or an error: prints it and gives the exit code.
 ExitCode finish(const Session& session, const Status& status);

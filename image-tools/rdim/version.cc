@@ -15,15 +15,15 @@ struct ListOptions {
 
 ExitCode list(Session& session, const ListOptions& options) {
   std::optional<format::KeyFile> key;
-  if (session.has_key()) {
-    auto loaded = session.key();
-    if (!loaded.ok()) return session.output.error(loaded.error());
-    key = std::move(loaded).value();
-  }
   const auto remote = session.remote();
   if (!remote.ok()) return session.output.error(remote.error());
   const auto image = (*remote)->find_image(options.name);
   if (!image.ok()) return session.output.error(image.error());
+  if (session.has_key() || session.is_member()) {
+    auto loaded = session.key_for(*image, trust::Access::kRead);
+    if (!loaded.ok()) return session.output.error(loaded.error());
+    key = std::move(loaded).value();
+  }
   const auto versions = (*remote)->list_versions(image->id, options.limit);
   if (!versions.ok()) return session.output.error(versions.error());
 

@@ -23,7 +23,7 @@ Result<VersionFigures> measure_version(contract::Remote& remote, const format::K
   DIMS_TRY(check_key(key, image));
   DIMS_TRY(check_record(key, image, version));
   DIMS_ASSIGN(const format::Reference root,
-              format::open_root(version.record, key.image_key(image.id)));
+              format::open_root(version.record, key.image_key(version.record)));
   const tree::TreeShape shape{version.record.tree, version.record.image_bytes, root};
   progress.disk_bytes = shape.image_bytes;
   VersionFigures figures;

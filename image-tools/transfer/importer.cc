@@ -62,6 +62,10 @@ class Import {
 };
 
 Status Import::find_or_create() {
+  if (!options_.new_image.is_zero()) {
+    DIMS_ASSIGN(image_, create());
+    return ok_status();
+  }
   auto found = remote_.find_image(options_.name);
   if (!found.ok() && found.error().code != ErrorCode::kNotFound) return found.error();
   if (!found.ok()) {
@@ -100,7 +104,7 @@ Status Import::find_or_create() {
 
 Result<ImageInfo> Import::create() {
   ImageInfo wanted;
-  wanted.id = random_.id<ImageId>();
+  wanted.id = options_.new_image.is_zero() ? random_.id<ImageId>() : options_.new_image;
   wanted.name = options_.name;
   wanted.image_bytes = source_.bytes();
   wanted.tree.chunk_mean_bytes = options_.chunk_mean_bytes;
@@ -135,7 +139,7 @@ Status Import::load_parent() {
   if (image_.head.is_zero()) return ok_status();
   DIMS_ASSIGN(const contract::VersionInfo head, remote_.get_version(image_.id, image_.head, 0));
   DIMS_TRY(check_record(key_, image_, head));
-  DIMS_ASSIGN(parent_root_, format::open_root(head.record, key_.image_key(image_.id)));
+  DIMS_ASSIGN(parent_root_, format::open_root(head.record, key_.image_key(head.record)));
   return ok_status();
 }
 
@@ -198,9 +202,9 @@ Bytes Import::make_record(const Reference& root) {
   record.generation = generation_;
   record.sequence = image_.head_sequence + 1;
   record.domain_epoch = domain_key_.epoch();
-  record.image_epoch = 1;
+  record.image_epoch = key_.image_epoch();
   record.time_unix_ns = static_cast<std::uint64_t>(clock_.wall().count());
-  record.machine = who_.machine;
+  record.machine = key_.machine_of_record(who_.machine);
   format::seal_root_key(record, key_.image_key(image_.id), root.key, random_);
   return format::encode_version(record, key_.signing);
 }
@@ -307,7 +311,8 @@ Status check_record(const format::KeyFile& key, const contract::ImageInfo& image
         "do not use it; ask whoever runs the server");
   };
   if (!(version.record.image == image.id)) return refuse("belongs to another image");
-  if (!(version.record.org == key.org) || !(version.record.signer == key.signing.public_key)) {
+  if (key.member) return key.check_signer(version.record);
+  if (!key.check_signer(version.record).ok()) {
     return refuse("is signed by " + version.record.signer.short_hex() +
                   ", not by the owner of the key file");
   }

@@ -21,6 +21,7 @@ namespace dims::transfer {
 
 struct ImportOptions {
   std::string name;
+  ImageId new_image;    // of this id, and there is none of the name; zero: look first
   bool update = false;  // commit on top of the head of an image that exists
   bool compress = true;
   tree::CutMode cut_mode = tree::CutMode::kContent;

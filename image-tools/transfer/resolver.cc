@@ -79,14 +79,13 @@ class Resolve {
       // Under the lease the head stands still.
       DIMS_ASSIGN(side.image, remote_.get_image(side.image.id));
       DIMS_ASSIGN(side.head, remote_.get_version(side.image.id, side.image.head, 0));
-      if (!(side.head.record.signer == key_.signing.public_key)) {
+      if (!key_.check_signer(side.head.record).ok()) {
         return make_error(ErrorCode::kCorrupt,
                           "the newest version of '" + side.image.name +
                               "' is not signed by the owner of the key file",
                           "do not use it; ask whoever runs the server");
       }
-      DIMS_ASSIGN(side.root,
-                  format::open_root(side.head.record, key_.image_key(side.head.record.image)));
+      DIMS_ASSIGN(side.root, format::open_root(side.head.record, key_.image_key(side.head.record)));
     }
     return ok_status();
   }
@@ -104,9 +103,9 @@ class Resolve {
     record.generation = generation_;
     record.sequence = image.head_sequence + 1;
     record.domain_epoch = side.head.record.domain_epoch;
-    record.image_epoch = 1;
+    record.image_epoch = key_.image_epoch();
     record.time_unix_ns = static_cast<std::uint64_t>(clock_.wall().count());
-    record.machine = who_.machine;
+    record.machine = key_.machine_of_record(who_.machine);
     format::seal_root_key(record, key_.image_key(image.id), side.root.key, random_);
     contract::CommitOrder order;
     order.image = image.id;

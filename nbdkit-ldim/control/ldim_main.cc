@@ -19,6 +19,7 @@
 #include "common/io/file.h"
 #include "nbdkit-ldim/control/folder_check.h"
 #include "nbdkit-ldim/control/salvage_folder.h"
+#include "nbdkit-ldim/control/login_commands.h"
 
 namespace {
 
@@ -194,6 +195,15 @@ void print_status(const json& s) {
   std::printf("safe to switch off  %s\n", yes(s["safe_to_switch_off"].get<bool>()));
 }
 
+int say(const Settings& settings, const dims::Result<dims::ldim::Said>& said) {
+  if (!said.ok()) {
+    const std::string code(dims::error_code_name(said.error().code));
+    return fail(settings, exit_code_of(code), code, said.error().message, said.error().hint);
+  }
+  std::printf("%s\n", settings.json_output() ? said->json.c_str() : said->text.c_str());
+  return 0;
+}
+
 // The folder of an LDIM that does not run, looked at from here.
 int check_closed(const Settings& settings, const std::string& key_path) {
   const auto checked =
@@ -280,8 +290,7 @@ int main(int argc, char** argv) {
   app.set_version_flag("--version", "ldim 0.1.0");
   Settings settings;
   app.add_option("-c,--cache", settings.cache, "Cache folder, as given to nbdkit")
-      ->envname("LDIM_CACHE")
-      ->required();
+      ->envname("LDIM_CACHE");
   app.add_option("-o,--output", settings.output, "plain or json")
       ->check(CLI::IsMember({"plain", "json"}));
   app.fallthrough();
@@ -319,6 +328,8 @@ int main(int argc, char** argv) {
       "salvage",
       "Make a folder with a damaged journal usable: what can be proven becomes a branch");
   salvage->add_option("--key", key_path, "Key file, as given to nbdkit")->required();
+  dims::ldim::LoginCommand login;
+  dims::ldim::add_login_commands(app, login);
 
   try {
     app.parse(argc, argv);
@@ -326,6 +337,11 @@ int main(int argc, char** argv) {
     return app.exit(e) == 0 ? 0 : kExitUsage;
   }
 
+  if (login) return say(settings, login());
+  if (settings.cache.empty()) {
+    return fail(settings, kExitUsage, "invalid-argument", "no cache folder is named",
+                "use --cache DIR or the variable LDIM_CACHE");
+  }
   if (*check && !key_path.empty()) return check_closed(settings, key_path);
   if (*salvage) return salvage_closed(settings, key_path);
   Client client(settings);

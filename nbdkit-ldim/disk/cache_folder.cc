@@ -96,7 +96,8 @@ Result<FolderIdentity> prepare_folder(io::FileSystem& fs, const std::string& fol
                         "give LDIM a folder of its own");
     }
   }
-  FolderIdentity identity{random.id<MachineId>(), image, key.key_check(image)};
+  FolderIdentity identity{key.machine_of_record(random.id<MachineId>()), image,
+                          key.key_check(image)};
   DIMS_TRY(io::replace_file(fs, folder + "/machine-secret", random.id<Secret32>().view()));
   DIMS_TRY(io::replace_file(fs, folder + "/identity", as_bytes(encode_identity(identity))));
   DIMS_TRY(fs.sync_folder(io::parent_folder(folder)));
@@ -127,6 +128,11 @@ Result<FolderKeys> open_folder_keys(io::FileSystem& fs, const std::string& folde
   }
   DIMS_ASSIGN(const Bytes wrapped, io::read_file(fs, path, 4096));
   auto plain = crypto::unwrap(local, keys_ad(identity), wrapped);
+  if (!plain && key.member) {
+    return make_error(ErrorCode::kWrongKey,
+                      path + " belongs to another user of this machine, or is damaged",
+                      "give each user a cache folder of his own for each image");
+  }
   if (!plain || plain->size() != 64) {
     return make_error(ErrorCode::kCorrupt, path + " is damaged or was copied from another machine",
                       "without it the journal in this folder cannot be read; restore the file");

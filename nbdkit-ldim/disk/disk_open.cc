@@ -24,7 +24,11 @@ Result<std::unique_ptr<Disk>> Disk::open(const DiskOptions& options,
 }
 
 Status Disk::start() {
-  DIMS_ASSIGN(key_, format::load_key_file(options_.key_path));
+  if (options_.keys) {
+    key_ = *options_.keys;
+  } else {
+    DIMS_ASSIGN(key_, format::load_key_file(options_.key_path));
+  }
   root_ = options_.diskless() ? "mem:" : options_.cache_folder;
   DIMS_TRY(find_out(online_at_start_));
   DIMS_TRY(open_folder());
@@ -44,12 +48,8 @@ Status Disk::start() {
   shape.image_bytes = state_at_start_.image_bytes;
   if (!state_at_start_.base.is_zero()) {
     DIMS_ASSIGN(const auto record, format::decode_version(state_at_start_.base_record));
-    if (!(record.signer == key_.signing.public_key)) {
-      return make_error(ErrorCode::kWrongKey,
-                        "the base version was not signed by the key file's signer",
-                        "use the key file that the image was imported with");
-    }
-    DIMS_ASSIGN(shape.root, format::open_root(record, key_.image_key(record.image)));
+    DIMS_TRY(key_.check_signer(record));
+    DIMS_ASSIGN(shape.root, format::open_root(record, key_.image_key(record)));
   }
   tree_ = std::make_unique<BaseTree>(
       *fetcher_, shape, options_.diskless() ? kDisklessTreeMemoryBytes : kTreeMemoryBytes);

@@ -73,7 +73,10 @@ std::string host_name() {
 const char kOptionsHelp[] =
     "server=HOST:PORT|unix:PATH  (required) the RDIM server; HOST:PORT#FINGERPRINT pins it\n"
     "image=NAME                  (required) the image to serve\n"
-    "key=FILE                    (required) key file made by 'rdim key new'\n"
+    "key=FILE                    key file made by 'rdim key new'; or log in with these:\n"
+    "user=NAME                   a user of the organisation that this machine is enrolled with\n"
+    "passphrase=-|+FILE|-FD      his passphrase: asked, of a file, of an open descriptor\n"
+    "machine-dir=DIR             the enrolled machine's folder (default /var/lib/dims)\n"
     "cache=DIR|none              (required) folder for journal and cache; none: diskless\n"
     "cache-size=SIZE             limit of the cache (default 10G)\n"
     "journal-size=SIZE           limit of the journal of unsent writes (default 4G)\n"
@@ -109,6 +112,10 @@ std::string_view mode_name(SessionMode mode) {
 Status set_option(DiskOptions& options, std::string_view name, std::string_view value) {
   if (name == "server")
     options.server = value;
+  else if (name == "user")
+    options.user = value;
+  else if (name == "machine-dir")
+    options.machine_folder = value;
   else if (name == "image")
     options.image = value;
   else if (name == "key")
@@ -190,7 +197,11 @@ Status complete_options(DiskOptions& options) {
   };
   DIMS_TRY(require(options.server, "server"));
   DIMS_TRY(require(options.image, "image"));
-  DIMS_TRY(require(options.key_path, "key"));
+  if (options.user.empty()) DIMS_TRY(require(options.key_path, "key"));
+  if (!options.user.empty() && !options.key_path.empty()) {
+    return make_error(ErrorCode::kInvalidArgument, "both user= and key= are given",
+                      "use user= with an organisation, key= without one");
+  }
   DIMS_TRY(require(options.cache_folder, "cache"));
   const auto address = parse_server(options.server);
   if (!address.ok()) return address.error().with_context("server");

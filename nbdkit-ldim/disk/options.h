@@ -4,11 +4,13 @@
 #pragma once
 
 #include <chrono>
+#include <memory>
 #include <string>
 #include <string_view>
 
 #include "common/base/result.h"
 #include "common/base/units.h"
+#include "common/format/key_file.h"
 #include "nbdkit-ldim/writeback/write_back.h"
 
 namespace dims::ldim {
@@ -21,7 +23,10 @@ struct DiskOptions {
   std::string server;  // HOST:PORT or unix:PATH
   std::string image;
   std::string key_path;
-  std::string cache_folder;  // empty: diskless (cache=none)
+  std::string user;                             // logs in instead of key_path
+  std::string machine_folder;                   // of the enrolled machine, with user
+  std::shared_ptr<const format::KeyFile> keys;  // what that login opened
+  std::string cache_folder;                     // empty: diskless (cache=none)
   std::uint64_t cache_bytes = 10 * kGiB;
   std::uint64_t journal_bytes = 4 * kGiB;
   SessionMode mode = SessionMode::kPersonal;

@@ -1,19 +1,13 @@
 #include "nbdkit-ldim/disk/preflight.h"
 
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <thread>
 
-#include "common/base/wire.h"
 #include "common/format/key_file.h"
-#include "common/io/errno_map.h"
+#include "common/io/child.h"
 #include "nbdkit-ldim/disk/cache_folder.h"
 
 namespace dims::ldim {
 namespace {
-
-constexpr std::size_t kMaxReportBytes = 16384;
 
 Status ask_server(const DiskOptions& options, const format::KeyFile& key,
                   const std::optional<FolderIdentity>& known, const Connect& connect) {
@@ -52,76 +46,15 @@ Status ask_server(const DiskOptions& options, const format::KeyFile& key,
   }
 }
 
-// The child's answer: empty = ok, else code and three strings.
-Bytes encode_report(const Status& status) {
-  Bytes out;
-  if (status.ok()) return out;
-  Writer w(out);
-  w.u32(static_cast<std::uint32_t>(status.error().code));
-  w.string(as_bytes(status.error().message));
-  w.string(as_bytes(status.error().hint));
-  w.string(as_bytes(status.error().holder));
-  return out;
-}
-
-Status decode_report(ByteView bytes) {
-  if (bytes.empty()) return ok_status();
-  Reader r(bytes);
-  Error error;
-  error.code = static_cast<ErrorCode>(r.u32());
-  error.message = std::string(as_text(r.string()));
-  error.hint = std::string(as_text(r.string()));
-  error.holder = std::string(as_text(r.string()));
-  if (!r.ok())
-    return make_error(ErrorCode::kInternal,
-                      "the check of the server ended in the middle of its answer");
-  return error;
-}
-
-Status in_child(const std::function<Status()>& body) {
-  int ends[2];
-  if (::pipe(ends) != 0) return io::errno_error(errno, "cannot make", "pipe");
-  const pid_t pid = ::fork();
-  if (pid < 0) {
-    ::close(ends[0]);
-    ::close(ends[1]);
-    return io::errno_error(errno, "cannot start", "child process");
-  }
-  if (pid == 0) {
-    ::close(ends[0]);
-    const Bytes report = encode_report(body());
-    std::size_t done = 0;
-    while (done < report.size()) {
-      const ssize_t n = ::write(ends[1], report.data() + done, report.size() - done);
-      if (n <= 0) break;
-      done += static_cast<std::size_t>(n);
-    }
-    ::_exit(done == report.size() ? 0 : 1);  // no destructors of the parent's things
-  }
-  ::close(ends[1]);
-  Bytes report(kMaxReportBytes);
-  std::size_t got = 0;
-  while (got < report.size()) {
-    const ssize_t n = ::read(ends[0], report.data() + got, report.size() - got);
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) break;
-    got += static_cast<std::size_t>(n);
-  }
-  ::close(ends[0]);
-  int wait_status = 0;
-  while (::waitpid(pid, &wait_status, 0) < 0 && errno == EINTR) {
-  }
-  report.resize(got);
-  if (!WIFEXITED(wait_status) || WEXITSTATUS(wait_status) != 0) {
-    return make_error(ErrorCode::kInternal, "the check of the server died");
-  }
-  return decode_report(report);
-}
-
 }  // namespace
 
 Status preflight(const DiskOptions& options, const Connect& connect) {
-  DIMS_ASSIGN(const format::KeyFile key, format::load_key_file(options.key_path));
+  format::KeyFile key;
+  if (options.keys) {
+    key = *options.keys;
+  } else {
+    DIMS_ASSIGN(key, format::load_key_file(options.key_path));
+  }
   auto& fs = io::posix_file_system();
   std::optional<FolderIdentity> known;
   if (!options.diskless()) {
@@ -145,7 +78,11 @@ Status preflight(const DiskOptions& options, const Connect& connect) {
       }
     }
   }
-  return in_child([&] { return ask_server(options, key, known, connect); });
+  const auto asked = io::run_in_child([&]() -> Result<Bytes> {
+    DIMS_TRY(ask_server(options, key, known, connect));
+    return Bytes{};
+  });
+  return asked.ok() ? ok_status() : Status(asked.error());
 }
 
 }  // namespace dims::ldim

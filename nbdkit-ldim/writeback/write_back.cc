@@ -246,9 +246,9 @@ Bytes WriteBack::make_record(const LdimState& state, const format::Reference& ro
   }
   record.commit = {through.journal, through.epoch, through.digest};
   record.domain_epoch = domain_key_.epoch();
-  record.image_epoch = 1;
+  record.image_epoch = parts_.key.image_epoch();
   record.time_unix_ns = static_cast<std::uint64_t>(parts_.clock.wall().count());
-  record.machine = parts_.machine;
+  record.machine = parts_.key.machine_of_record(parts_.machine);
   format::seal_root_key(record, parts_.key.image_key(state.image), root.key, parts_.random);
   return format::encode_version(record, parts_.key.signing);
 }
@@ -335,7 +335,7 @@ Result<bool> WriteBack::attempt(const CommitId& through) {
     DIMS_ASSIGN(const contract::VersionInfo first,
                 parts_.remote.get_version(state.image, answer->version, 0));
     done.record = first.record_bytes;
-    DIMS_ASSIGN(done.root, format::open_root(first.record, parts_.key.image_key(state.image)));
+    DIMS_ASSIGN(done.root, format::open_root(first.record, parts_.key.image_key(first.record)));
   }
   DIMS_TRY(finish(std::move(done)));
   const std::lock_guard lock(mutex_);

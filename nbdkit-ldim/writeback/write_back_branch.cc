@@ -40,7 +40,7 @@ Status WriteBack::adopt(const contract::VersionInfo& version) {
     if (group_end == epoch) done.last_order = std::max(done.last_order, record.order);
   }
   done.touched = touched.touched_pages();
-  DIMS_ASSIGN(done.root, format::open_root(version.record, parts_.key.image_key(state.image)));
+  DIMS_ASSIGN(done.root, format::open_root(version.record, parts_.key.image_key(version.record)));
   const auto id = parts_.journal.commit_id(epoch);
   if (!id)
     return make_error(ErrorCode::kInternal, "no commit id for epoch " + std::to_string(epoch));

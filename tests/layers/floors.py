@@ -30,8 +30,9 @@ MAY_INCLUDE = {
     "nbdkit-ldim/fetch": COMMON + ("nbdkit-ldim/cache",),
     "nbdkit-ldim/writeback": COMMON + LDIM_PARTS[:-1],
     "nbdkit-ldim/disk": COMMON + LDIM_PARTS,
-    "nbdkit-ldim/control": COMMON + LDIM_PARTS + ("nbdkit-ldim/disk",),
-    "nbdkit-ldim": COMMON + LDIM_PARTS + ("nbdkit-ldim/disk", "nbdkit-ldim/control"),
+    "nbdkit-ldim/login": COMMON,  # who may use a disk, before there is one
+    "nbdkit-ldim/control": COMMON + LDIM_PARTS + ("nbdkit-ldim/login", "nbdkit-ldim/disk"),
+    "nbdkit-ldim": COMMON + LDIM_PARTS + ("nbdkit-ldim/login", "nbdkit-ldim/disk", "nbdkit-ldim/control"),
     # RDIM: main.cc -> services -> catalog -> stores. The client side of the wire is not the server's.
     "rdim-server/stores": COMMON[:-1],
     "rdim-server/catalog": COMMON[:-1] + ("rdim-server/stores",),

@@ -4,3 +4,4 @@ dims_test(test_client
   DEPS dims_client dims_fake_remote TIMEOUT 600 PCH grpc)
 # Alone, for it counts the threads of its process.
 dims_test(test_client_process SOURCES client_process_test.cc DEPS dims_client)
+dims_test(test_client_member SOURCES client_member_test.cc DEPS dims_client)

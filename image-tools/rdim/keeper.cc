@@ -1,0 +1,226 @@
+#include "image-tools/rdim/keeper.h"
+
+#include <algorithm>
+
+#include "common/crypto/hash.h"
+
+namespace dims::rdim {
+namespace {
+
+using trust::Access;
+using trust::KeyScope;
+using trust::UserId;
+
+ImageId image_of(const trust::ScopeId& id) {
+  ImageId image;
+  image.bytes = id.bytes;
+  return image;
+}
+DomainId domain_of(const trust::ScopeId& id) {
+  DomainId domain;
+  domain.bytes = id.bytes;
+  return domain;
+}
+
+}  // namespace
+
+std::vector<UserId> Keeper::readers_of(const ImageId& image) const {
+  std::vector<UserId> out;
+  const trust::OrgState& org = people_.member().org();
+  for (const trust::User* const user : org.users())
+    if (org.access(user->id, image) >= Access::kRead) out.push_back(user->id);
+  return out;
+}
+
+// Of the organisation's domain: who keeps its masters, and who may write an image in it.
+std::vector<UserId> Keeper::writers_of(const DomainId& domain) {
+  std::vector<UserId> out;
+  const trust::OrgState& org = people_.member().org();
+  const auto& images = images_in_[domain];
+  for (const trust::User* const user : org.users()) {
+    if (!org.is_active(user->id)) continue;
+    const bool keeps = domain == org.init().domain && user->role >= trust::Role::kOperator;
+    const bool owns = domain == user->private_domain;
+    const bool writes = std::any_of(images.begin(), images.end(), [&](const ImageId& image) {
+      return org.access(user->id, image) >= Access::kWrite;
+    });
+    if (keeps || owns || writes) out.push_back(user->id);
+  }
+  return out;
+}
+
+Result<bool> Keeper::has_grant(const Scoped& what, std::uint32_t epoch, const UserId& user) {
+  client::Member& member = people_.member();
+  const trust::User* const known = member.org().user(user);
+  DIMS_ASSIGN(const auto grants,
+              member.access->grants(what.first, what.second.view(),
+                                    user == member.secrets.user ? UserId{} : user));
+  const Digest key = crypto::sha256(known->keys.box_key.view());
+  for (const Bytes& bytes : grants) {
+    const auto grant = trust::decode_grant(bytes);
+    if (grant.ok() && grant->scope == what.first && grant->id == what.second &&
+        grant->epoch == epoch && grant->recipient == user && grant->recipient_key == key &&
+        trust::check_grant(member.org(), *grant).ok())
+      return true;
+  }
+  return false;
+}
+
+Status Keeper::see_to(const Scoped& what, const std::vector<UserId>& recipients,
+                      KeeperReport& report) {
+  client::Member& member = people_.member();
+  const trust::Epoch* newest = member.org().epoch(what.first, what.second);
+  if (newest == nullptr) return ok_status();
+  const std::uint32_t last = newest->body.epoch;
+  std::vector<UserId> lack;
+  for (const UserId& user : recipients) {
+    DIMS_ASSIGN(const bool there, has_grant(what, last, user));
+    if (!there) lack.push_back(user);
+  }
+  if (lack.empty()) return ok_status();
+  // Only by who reads it himself: nobody learns a key by mending.
+  const bool self_too = std::find(lack.begin(), lack.end(), member.secrets.user) != lack.end();
+  if (self_too && lack.size() == recipients.size()) return new_epochs({what}, report);
+
+  const client::Grants ours = client::grants_from(*member.access);
+  std::vector<Bytes> made;
+  for (std::uint32_t epoch = last; epoch > 0; --epoch) {
+    // Writers need the newest secret of a domain, readers every one of an image.
+    if (epoch != last && what.first == KeyScope::kDomain) break;
+    const auto secret =
+        client::epoch_secret(member.org(), member.secrets, ours, what.first, what.second, epoch);
+    if (!secret.ok() && epoch == last) {
+      if (what.first == KeyScope::kImage) report.left.push_back(image_of(what.second));
+      return ok_status();
+    }
+    if (!secret.ok()) continue;
+    for (const UserId& user : lack) {
+      DIMS_ASSIGN(made.emplace_back(),
+                  trust::make_grant(member.org(), what.first, what.second, epoch, secret->key(),
+                                    user, member.secrets.user, member.secrets.sign));
+    }
+  }
+  DIMS_TRY(member.access->put_grants(made));
+  report.grants += static_cast<unsigned>(made.size());
+  return ok_status();
+}
+
+Status Keeper::new_epochs(const std::vector<Scoped>& what, KeeperReport& report) {
+  client::Member& member = people_.member();
+  std::vector<crypto::SecretKey> secrets;
+  std::vector<trust::KeyEpoch> epochs;
+  for (const Scoped& one : what) {
+    secrets.push_back(crypto::SecretKey::random(system_random()));
+    trust::KeyEpoch& epoch = epochs.emplace_back();
+    epoch.scope = one.first;
+    epoch.id = one.second;
+    if (one.first == KeyScope::kDomain) continue;
+    const auto image = remote_.get_image(image_of(one.second));
+    if (!image.ok() && image.error().code != ErrorCode::kNotFound &&
+        image.error().code != ErrorCode::kPermissionDenied)
+      return image.error();
+    if (!image.ok()) continue;  // announced, and never made
+    epoch.last_sequence = image->head_sequence;
+    epoch.last_version = image->head;
+  }
+  DIMS_TRY(member.append([&](const trust::OrgState& org) -> Result<std::vector<trust::Body>> {
+    std::vector<trust::Body> bodies;
+    for (std::size_t i = 0; i < epochs.size(); ++i) {
+      const trust::Epoch* const newest = org.epoch(epochs[i].scope, epochs[i].id);
+      epochs[i].epoch = newest == nullptr ? 1 : newest->body.epoch + 1;
+      epochs[i].commitment =
+          trust::epoch_commitment(epochs[i].scope, epochs[i].id, epochs[i].epoch, secrets[i].key());
+      bodies.emplace_back(epochs[i]);
+    }
+    return bodies;
+  }));
+  DIMS_TRY(people_.remember());
+  report.epochs += static_cast<unsigned>(epochs.size());
+  std::vector<Bytes> made;
+  for (std::size_t i = 0; i < epochs.size(); ++i) {
+    const auto recipients = epochs[i].scope == KeyScope::kDomain
+                                ? writers_of(domain_of(epochs[i].id))
+                                : readers_of(image_of(epochs[i].id));
+    for (const UserId& user : recipients) {
+      DIMS_ASSIGN(
+          made.emplace_back(),
+          trust::make_grant(member.org(), epochs[i].scope, epochs[i].id, epochs[i].epoch,
+                            secrets[i].key(), user, member.secrets.user, member.secrets.sign));
+    }
+  }
+  DIMS_TRY(member.access->put_grants(made));
+  report.grants += static_cast<unsigned>(made.size());
+  return ok_status();
+}
+
+Result<KeeperReport> Keeper::make_missing(const ImageId* only) {
+  client::Member& member = people_.member();
+  KeeperReport report;
+  DIMS_ASSIGN(const std::vector<contract::ImageInfo> images, remote_.list_images());
+  for (const contract::ImageInfo& image : images) images_in_[image.domain].push_back(image.id);
+  std::vector<DomainId> domains;
+  for (const contract::ImageInfo& image : images) {
+    if (only != nullptr && !(image.id == *only)) continue;
+    if (!member.org().may_administer(member.secrets.user, image.id)) continue;
+    DIMS_TRY(see_to({KeyScope::kImage, trust::scope_id(image.id)}, readers_of(image.id), report));
+    domains.push_back(image.domain);
+  }
+  if (only == nullptr) domains.push_back(member.org().init().domain);
+  std::sort(domains.begin(), domains.end());
+  domains.erase(std::unique(domains.begin(), domains.end()), domains.end());
+  const bool top = member.org().is_administrator(member.secrets.user);
+  for (const DomainId& domain : domains) {
+    const bool ours =
+        domain == member.secrets.private_domain || (domain == member.org().init().domain && top);
+    if (!ours) continue;
+    const std::vector<UserId> writers = writers_of(domain);
+    const bool shared = std::any_of(writers.begin(), writers.end(), [&](const UserId& user) {
+      return !(user == member.secrets.user);
+    });
+    // A private domain that nobody else writes needs no epoch in the log: its secret is at hand.
+    const Scoped what{KeyScope::kDomain, trust::scope_id(domain)};
+    if (member.org().epoch(what.first, what.second) == nullptr && shared)
+      DIMS_TRY(new_epochs({what}, report));
+    else
+      DIMS_TRY(see_to(what, writers, report));
+  }
+  return report;
+}
+
+Result<KeeperReport> Keeper::rotate(const std::vector<ImageId>& images, bool domains) {
+  client::Member& member = people_.member();
+  KeeperReport report;
+  std::vector<Scoped> what;
+  std::vector<DomainId> seen;
+  DIMS_ASSIGN(const std::vector<contract::ImageInfo> all, remote_.list_images());
+  for (const contract::ImageInfo& image : all) images_in_[image.domain].push_back(image.id);
+  for (const ImageId& image : images) {
+    // Keys of an image are made by who reads it: an administrator who does not must not learn them.
+    if (member.org().access(member.secrets.user, image) == Access::kNone ||
+        !member.org().may_administer(member.secrets.user, image)) {
+      report.left.push_back(image);
+      continue;
+    }
+    what.emplace_back(KeyScope::kImage, trust::scope_id(image));
+    for (const auto& [domain, inside] : images_in_)
+      if (std::find(inside.begin(), inside.end(), image) != inside.end()) seen.push_back(domain);
+  }
+  if (domains) {
+    const bool top = member.org().is_administrator(member.secrets.user);
+    if (top) seen.push_back(member.org().init().domain);
+    std::sort(seen.begin(), seen.end());
+    seen.erase(std::unique(seen.begin(), seen.end()), seen.end());
+    for (const DomainId& domain : seen) {
+      const trust::ScopeId id = trust::scope_id(domain);
+      const bool organisations = domain == member.org().init().domain;
+      if (organisations ? top
+                        : domain == member.secrets.private_domain &&
+                              member.org().epoch(KeyScope::kDomain, id) != nullptr)
+        what.emplace_back(KeyScope::kDomain, id);
+    }
+  }
+  if (!what.empty()) DIMS_TRY(new_epochs(what, report));
+  return report;
+}
+
+}  // namespace dims::rdim

@@ -1,0 +1,47 @@
+// Keeper: sees to it that who may read has the keys, and who may not any more gets no new ones.
+//
+// A right stands in the log; a key comes as a grant. Whoever administers an image (or, for the
+// organisation's domain, an administrator) makes the grants that are missing. Taking a right away
+// begins new epochs: what was readable stays readable to whom had the old keys and can still fetch
+// it, what is written from then on is not.
+//
+// A crash between the announcement of an epoch and its grants leaves an epoch that nobody can use:
+// the next run notices that nobody has it and begins another one.
+// Threads: the main thread. Errors: those of the calls; what was done before one stays done.
+// Durable on return: log and grants, on the server.
+#pragma once
+
+#include "image-tools/rdim/people.h"
+
+namespace dims::rdim {
+
+struct KeeperReport {
+  unsigned grants = 0;
+  unsigned epochs = 0;
+  std::vector<ImageId> left;  // images that another must see to: their keys are not ours
+};
+
+class Keeper {
+ public:
+  Keeper(People& people, contract::Remote& remote) : people_(people), remote_(remote) {}
+
+  // Of one image, or of all that this user administers, and of domains.
+  Result<KeeperReport> make_missing(const ImageId* only);
+  // New epochs of these images and, with `domains`, of the domains that they are in.
+  Result<KeeperReport> rotate(const std::vector<ImageId>& images, bool domains);
+
+ private:
+  using Scoped = std::pair<trust::KeyScope, trust::ScopeId>;
+  Status see_to(const Scoped& what, const std::vector<trust::UserId>& recipients,
+                KeeperReport& report);
+  Status new_epochs(const std::vector<Scoped>& what, KeeperReport& report);
+  std::vector<trust::UserId> readers_of(const ImageId& image) const;
+  std::vector<trust::UserId> writers_of(const DomainId& domain);
+  Result<bool> has_grant(const Scoped& what, std::uint32_t epoch, const trust::UserId& user);
+
+  People& people_;
+  contract::Remote& remote_;
+  std::map<DomainId, std::vector<ImageId>> images_in_;  // that we know of
+};
+
+}  // namespace dims::rdim

@@ -1,0 +1,213 @@
+// rdim user add, ls, info, role, disable, enable, rm.
+#include <CLI/CLI.hpp>
+
+#include "common/base/parse.h"
+#include "image-tools/rdim/keeper.h"
+#include "image-tools/rdim/people_text.h"
+#include "image-tools/rdim/session.h"
+#include "image-tools/rdim/user_keys.h"
+
+namespace dims::rdim {
+namespace {
+
+using namespace trust;
+
+struct AddOptions {
+  std::string name;
+  std::string role = "user";
+  std::string lasts = "168h";
+};
+
+Status add(Session& session, const AddOptions& options) {
+  DIMS_ASSIGN(People* const people, session.people());
+  JoinWish wish;
+  wish.name = options.name;
+  DIMS_ASSIGN(wish.role, parse_role(options.role));
+  DIMS_ASSIGN(const auto lasts, parse_duration(options.lasts));
+  wish.lasts_s = static_cast<std::uint64_t>(lasts.count() / 1000);
+  DIMS_ASSIGN(const std::string line, make_join_line(*people, wish));
+  Json json;
+  json["user"] = options.name;
+  json["role"] = options.role;
+  json["join_line"] = line;
+  session.output.document(json);
+  session.output.text("give '" + options.name + "' this line, on a way that nobody else reads:");
+  session.output.text(line);
+  return ok_status();
+}
+
+// Only administrators and operators are told when somebody was last here.
+std::map<UserId, client::SeenUser> seen_users(client::Member& member) {
+  std::map<UserId, client::SeenUser> out;
+  const auto seen = member.access->list_users();
+  if (!seen.ok()) return out;
+  for (const client::SeenUser& one : *seen) out[one.user] = one;
+  return out;
+}
+
+Json json_of(const User& user, const std::map<UserId, client::SeenUser>& seen) {
+  Json json;
+  json["name"] = user.name;
+  json["id"] = user.id.hex();
+  json["role"] = std::string(role_name(user.role));
+  json["status"] = std::string(status_name(user.status));
+  json["sign_key"] = user.keys.sign_key.hex();
+  const auto found = seen.find(user.id);
+  json["last_login"] = found == seen.end()
+                           ? Json(nullptr)
+                           : json_of_time(found->second.last_login_unix_s * 1'000'000'000);
+  json["used_bytes"] = found == seen.end() ? Json(nullptr) : Json(found->second.used_bytes);
+  json["images"] = found == seen.end() ? Json(nullptr) : Json(found->second.images);
+  return json;
+}
+
+Status list(Session& session) {
+  DIMS_ASSIGN(People* const people, session.people());
+  client::Member& member = people->member();
+  const auto seen = seen_users(member);
+  Json json;
+  json["users"] = Json::array();
+  std::vector<std::vector<std::string>> rows = {{"NAME", "ROLE", "STATUS", "LAST LOGIN"}};
+  for (const User* const user : member.org().users()) {
+    json["users"].push_back(json_of(*user, seen));
+    const auto found = seen.find(user->id);
+    rows.push_back(
+        {user->name, std::string(role_name(user->role)), std::string(status_name(user->status)),
+         found == seen.end() ? std::string("-")
+                             : text_of_time(found->second.last_login_unix_s * 1'000'000'000)});
+  }
+  json["waiting"] = Json::array();
+  for (const Join* const join : member.org().joins()) {
+    if (join->status != JoinStatus::kOpen || join->body.for_machine) continue;
+    json["waiting"].push_back(join->body.name);
+    rows.push_back({join->body.name, std::string(role_name(join->body.role)),
+                    std::string("has a join line"), std::string("-")});
+  }
+  session.output.document(json);
+  session.output.table(rows);
+  return ok_status();
+}
+
+Status info(Session& session, const std::string& name) {
+  DIMS_ASSIGN(People* const people, session.people());
+  client::Member& member = people->member();
+  DIMS_ASSIGN(const User user, user_named(member.org(), name));
+  Json json = json_of(user, seen_users(member));
+  json["access"] = Json::array();
+  std::vector<std::vector<std::string>> rows = {{"user", user.name},
+                                                {"id", user.id.hex()},
+                                                {"role", std::string(role_name(user.role))},
+                                                {"status", std::string(status_name(user.status))},
+                                                {"key", user.keys.sign_key.hex()}};
+  for (const ImageId& image : member.org().images_of(user.id)) {
+    const std::string access(access_name(member.org().access(user.id, image)));
+    json["access"].push_back({{"image", image.hex()}, {"access", access}});
+    rows.push_back({"image " + image.short_hex(), access});
+  }
+  session.output.document(json);
+  session.output.table(rows);
+  return ok_status();
+}
+
+struct StateOptions {
+  std::string name;
+  std::string role;
+  bool yes = false;
+};
+
+Status set_state(Session& session, const StateOptions& options, UserStatus status) {
+  DIMS_ASSIGN(People* const people, session.people());
+  client::Member& member = people->member();
+  DIMS_ASSIGN(const User user, user_named(member.org(), options.name));
+  Role role = user.role;
+  if (!options.role.empty()) {
+    DIMS_ASSIGN(role, parse_role(options.role));
+    status = user.status;
+  }
+  if (status == UserStatus::kRemoved && !options.yes) {
+    return make_error(ErrorCode::kInvalidArgument, "user '" + user.name + "' was not removed",
+                      "say --yes: a removed user cannot be brought back");
+  }
+  const std::vector<ImageId> images = member.org().images_of(user.id);
+  const Role before = user.role;
+  DIMS_TRY(member.append([&](const OrgState&) -> Result<std::vector<Body>> {
+    return std::vector<Body>{UserState{user.id, status, role}};
+  }));
+  DIMS_TRY(people->remember());
+  Json json;
+  json["user"] = user.name;
+  json["status"] = std::string(status_name(status));
+  json["role"] = std::string(role_name(role));
+  session.output.text("user '" + user.name + "' is " + std::string(status_name(status)) + ", " +
+                      std::string(role_name(role)));
+  // Whoever loses a right keeps the keys that he had: new ones for what comes.
+  DIMS_ASSIGN(contract::Remote* const remote, session.remote());
+  Keeper keeper(*people, *remote);
+  KeeperReport report;
+  if (status == UserStatus::kRemoved) {
+    DIMS_ASSIGN(report, keeper.rotate(images, true));
+  } else if (role < before && before >= Role::kOperator && role == Role::kUser) {
+    DIMS_ASSIGN(report, keeper.rotate({}, true));
+  } else if (status == UserStatus::kActive) {
+    DIMS_ASSIGN(report, keeper.make_missing(nullptr));
+  }
+  print_report(session.output, json, report);
+  session.output.document(json);
+  return ok_status();
+}
+
+}  // namespace
+
+void add_user_commands(CLI::App& app, Command& run) {
+  CLI::App* const group = app.add_subcommand("user", "Users of the organisation");
+  group->require_subcommand(1);
+  group->fallthrough();
+
+  CLI::App* const added = group->add_subcommand("add", "Print a join line for a new user");
+  added->fallthrough();
+  const auto wish = std::make_shared<AddOptions>();
+  added->add_option("NAME", wish->name, "Who")->required();
+  added->add_option("--role", wish->role, "user, operator or administrator")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"user", "operator", "administrator"}));
+  added->add_option("--lasts", wish->lasts, "How long the line is good")->capture_default_str();
+  added->callback([wish, &run] {
+    run = [wish](Session& session) { return finish(session, add(session, *wish)); };
+  });
+
+  CLI::App* const ls = group->add_subcommand("ls", "List them");
+  ls->fallthrough();
+  ls->callback([&run] { run = [](Session& session) { return finish(session, list(session)); }; });
+
+  const auto options = std::make_shared<StateOptions>();
+  CLI::App* const shown = group->add_subcommand("info", "One user, and what he may do");
+  shown->fallthrough();
+  shown->add_option("NAME", options->name, "Who")->required();
+  shown->callback([options, &run] {
+    run = [options](Session& session) { return finish(session, info(session, options->name)); };
+  });
+
+  const auto change = [&](const char* name, const char* text, UserStatus status) {
+    CLI::App* const command = group->add_subcommand(name, text);
+    command->fallthrough();
+    command->add_option("NAME", options->name, "Who")->required();
+    command->callback([options, status, &run] {
+      run = [options, status](Session& session) {
+        return finish(session, set_state(session, *options, status));
+      };
+    });
+    return command;
+  };
+  change("disable", "No login any more, until enabled again", UserStatus::kDisabled);
+  change("enable", "Allow login again", UserStatus::kActive);
+  change("rm", "Remove for good; begins new keys for what comes", UserStatus::kRemoved)
+      ->add_flag("--yes", options->yes, "Do not ask");
+  change("role", "Another role", UserStatus::kActive)
+      ->add_option("ROLE", options->role, "user, operator or administrator")
+      ->required()
+      ->check(CLI::IsMember({"user", "operator", "administrator"}));
+
+  add_user_key_commands(*group, run);
+}
+
+}  // namespace dims::rdim

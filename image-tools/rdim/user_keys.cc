@@ -1,0 +1,160 @@
+#include "image-tools/rdim/user_keys.h"
+
+#include <CLI/CLI.hpp>
+
+#include "common/client/passphrase.h"
+#include "common/crypto/hash.h"
+#include "image-tools/rdim/keeper.h"
+#include "image-tools/rdim/people_text.h"
+
+namespace dims::rdim {
+namespace {
+
+using namespace trust;
+
+struct KeyOptions {
+  std::string name;
+  std::string fresh;  // where the new passphrase comes from
+  std::string words;
+  bool compromised = false;
+};
+
+// Every key that was granted to somebody, opened with his keys of now.
+struct Opened {
+  KeyScope scope;
+  ScopeId id;
+  std::uint32_t epoch;
+  crypto::SecretKey secret;
+};
+Result<std::vector<Opened>> open_all_grants(client::Member& member) {
+  std::vector<Opened> out;
+  DIMS_ASSIGN(const auto all, member.access->grants(KeyScope{}, {}, {}));
+  for (const Bytes& bytes : all) {
+    const auto grant = decode_grant(bytes);
+    if (!grant.ok()) continue;
+    auto secret = open_grant(member.org(), bytes, member.secrets.user, member.secrets.box);
+    if (secret.ok()) out.push_back({grant->scope, grant->id, grant->epoch, std::move(*secret)});
+  }
+  return out;
+}
+
+// New keys in the log; what was granted to the old ones is granted to the new ones, by the user
+// himself where he may, and missing grants are made by whoever administers the rest.
+Status renew(People& people, ByteView passphrase, Json& json, Output& output) {
+  client::Member& member = people.member();
+  DIMS_ASSIGN(const std::vector<Opened> opened, open_all_grants(member));
+  DIMS_ASSIGN(NewUser made,
+              renew_user(member.record, member.secrets, passphrase, {}, system_random()));
+  const Position at = member.log.position();
+  const LogRecord change = make_record(member.org().org(), &at, client::unix_now_s(),
+                                       key_change_of(made.secrets), member.secrets.sign);
+  DIMS_TRY(member.access->put_user_record(encode_user_record(made.record), at, {change.bytes}));
+  DIMS_TRY(member.log.extend({change.bytes}));
+  DIMS_TRY(people.remember());
+  member.secrets = std::move(made.secrets);
+  member.record = std::move(made.record);
+  std::vector<Bytes> grants;
+  for (const Opened& one : opened) {
+    auto grant = make_grant(member.org(), one.scope, one.id, one.epoch, one.secret.key(),
+                            member.secrets.user, member.secrets.user, member.secrets.sign);
+    if (grant.ok()) grants.push_back(std::move(*grant));
+  }
+  if (!grants.empty()) DIMS_TRY(member.access->put_grants(grants));
+  json["recovery_words"] = std::string(made.words.text());
+  print_words(output, made.words);
+  return ok_status();
+}
+
+Status passwd(Session& session, const KeyOptions& options) {
+  if (!options.name.empty()) session.options.people.user = options.name;
+  if (session.options.people.user.empty()) {
+    return make_error(ErrorCode::kInvalidArgument, "whose passphrase?",
+                      "use 'rdim user passwd NAME': the old passphrase is asked for");
+  }
+  DIMS_ASSIGN(People* const people, session.people());
+  client::Member& member = people->member();
+  DIMS_ASSIGN(const crypto::SecretBytes passphrase,
+              client::read_passphrase(options.fresh, "New passphrase of " + member.name, true));
+  Json json;
+  json["user"] = member.name;
+  json["new_keys"] = options.compromised;
+  if (options.compromised) {
+    DIMS_TRY(renew(*people, passphrase.view(), json, session.output));
+    // What the old keys could open is not written with any more.
+    DIMS_ASSIGN(contract::Remote* const remote, session.remote());
+    std::vector<ImageId> own;
+    for (const ImageId& image : member.org().images_of(member.secrets.user))
+      if (member.org().access(member.secrets.user, image) == Access::kAdmin) own.push_back(image);
+    DIMS_ASSIGN(const KeeperReport report, Keeper(*people, *remote).rotate(own, true));
+    print_report(session.output, json, report);
+  } else {
+    DIMS_ASSIGN(UserRecord record, change_passphrase(member.record, member.secrets,
+                                                     passphrase.view(), {}, system_random()));
+    DIMS_TRY(member.access->put_user_record(encode_user_record(record), {}, {}));
+    member.record = std::move(record);
+  }
+  DIMS_ASSIGN(const std::string config, config_folder());
+  DIMS_TRY(keep_record(client::OrgFolder(io::posix_file_system(), config), member.record));
+  DIMS_TRY(remove_login(config));
+  session.output.document(json);
+  session.output.text("the passphrase of '" + member.name + "' is changed; log in with it");
+  return ok_status();
+}
+
+// With the words of paper instead of the passphrase. They open the sealed record that every login
+// leaves in the configuration folder; whoever has the user's own key then is the user, and logs in
+// with it in the passphrase's place.
+Status recover(Session& session, const KeyOptions& options) {
+  DIMS_ASSIGN(const RememberedPlace here, remembered_place(session.options.server));
+  const auto kept = kept_record(here.folder, options.name);
+  if (!kept.ok()) {
+    return make_error(
+        ErrorCode::kNotFound,
+        "there is no sealed record of '" + options.name + "' in " + here.folder.path(),
+        "recover where he was logged in before, or bring a copy of the file record-" +
+            options.name);
+  }
+  DIMS_ASSIGN(const crypto::SecretBytes words,
+              client::read_line_of(options.words, "Recovery words of " + options.name));
+  DIMS_ASSIGN(UserSecrets secrets, recover_user(*kept, words.text()));
+  DIMS_ASSIGN(const crypto::SecretBytes passphrase,
+              client::read_passphrase(options.fresh, "New passphrase of " + options.name, true));
+  PassphraseKeys keys;
+  keys.login = secrets.sign.clone();
+  DIMS_ASSIGN(
+      const client::Member member,
+      client::resume_member(here.place, options.name, std::move(secrets), std::move(keys), {}));
+  DIMS_ASSIGN(const UserRecord fresh, change_passphrase(member.record, member.secrets,
+                                                        passphrase.view(), {}, system_random()));
+  DIMS_TRY(member.access->put_user_record(encode_user_record(fresh), {}, {}));
+  DIMS_TRY(keep_record(here.folder, fresh));
+  session.output.document(Json{{"user", options.name}, {"recovered", true}});
+  session.output.text("'" + options.name + "' has a new passphrase; the words stay good");
+  return ok_status();
+}
+
+}  // namespace
+
+void add_user_key_commands(CLI::App& user, Command& run) {
+  const auto options = std::make_shared<KeyOptions>();
+  CLI::App* const changed = user.add_subcommand("passwd", "Another passphrase; no data is touched");
+  changed->fallthrough();
+  changed->add_option("NAME", options->name, "Whose; else --user");
+  changed->add_option("--new-passphrase", options->fresh, "Where it comes from: -, +FILE, -FD");
+  changed->add_flag("--compromised", options->compromised,
+                    "Somebody may know the old one: new keys, and new epochs of your images");
+  changed->callback([options, &run] {
+    run = [options](Session& session) { return finish(session, passwd(session, *options)); };
+  });
+
+  CLI::App* const words = user.add_subcommand("recover", "A new passphrase, with recovery words");
+  words->fallthrough();
+  words->add_option("NAME", options->name, "Whose")->required();
+  words->add_option("--words", options->words, "Where they come from: - (asked), +FILE, -FD");
+  words->add_option("--new-passphrase", options->fresh, "Where it comes from: -, +FILE, -FD");
+  words->callback([options, &run] {
+    run = [options](Session& session) { return finish(session, recover(session, *options)); };
+  });
+}
+
+}  // namespace dims::rdim

@@ -1,0 +1,21 @@
+// Enrolling a machine with a join line: it makes its own keys, and the line's one-time key signs
+// its certificate.
+// Threads: one. Errors: kAlreadyExists (a machine is enrolled there), kPermissionDenied (the line
+// was used), kOtherHistory, kUnavailable. Durable on return: the machine's folder.
+#pragma once
+
+#include "nbdkit-ldim/login/machine_folder.h"
+
+namespace dims::ldim {
+
+struct Enrolled {
+  std::string name;
+  MachineId machine;
+  std::string organisation, server;
+  bool sealed = false;
+};
+// `name` empty: what the line says, else the host's.
+Result<Enrolled> enroll(const std::string& folder, const std::string& join_line,
+                        const std::string& name);
+
+}  // namespace dims::ldim

@@ -1,0 +1,175 @@
+#include "nbdkit-ldim/login/login.h"
+
+#include <spdlog/spdlog.h>
+
+#include "common/client/client.h"
+#include "common/io/child.h"
+
+namespace dims::ldim {
+namespace {
+
+using trust::Access;
+using trust::KeyScope;
+
+bool is_away(const Error& error) {
+  return error.code == ErrorCode::kUnavailable || error.code == ErrorCode::kDeadlineExceeded;
+}
+
+// Grants of the server, kept on their way.
+client::Grants keeping_grants(MachineFolder& folder, client::Member& member) {
+  return
+      [&folder, &member](KeyScope scope, const trust::ScopeId& id) -> Result<std::vector<Bytes>> {
+        DIMS_ASSIGN(const std::vector<Bytes> all, member.access->grants(scope, id.view(), {}));
+        DIMS_TRY(folder.keep_grants(member.secrets.user, scope, id, all));
+        return all;
+      };
+}
+
+client::Grants kept_grants(MachineFolder& folder, const trust::UserId& user) {
+  return [&folder, user](KeyScope scope, const trust::ScopeId& id) {
+    return folder.grants(user, scope, id);
+  };
+}
+
+Result<std::unique_ptr<contract::Remote>> remote_of(const MachineFolder& folder,
+                                                    const client::Member& member) {
+  client::ClientOptions options;
+  options.address = folder.server();
+  options.known_servers = folder.place().known_servers;
+  options.machine = folder.machine().machine;
+  options.machine_name = folder.machine().name;
+  options.token = member.token;
+  return client::connect(options);
+}
+
+// The session's keys and its certificate, by a user whose keys are open.
+Result<SessionKeys> certify(const MachineFolder& folder, const trust::OrgLog& log,
+                            const trust::UserSecrets& secrets, const client::Grants& grants,
+                            const KnownImage& image, Access access) {
+  const auto session = crypto::SecretSigner::from_seed(crypto::SecretKey::random(system_random()));
+  DIMS_ASSIGN(trust::OrgLog copy, trust::OrgLog::open(log.state().org(), client::records_of(log)));
+  const auto shared = std::make_shared<const trust::OrgLog>(std::move(copy));
+  const MachineId machine = folder.machine().machine;
+  SessionKeys out;
+  DIMS_ASSIGN(out.keys, client::image_keys(shared, secrets, grants, {},
+                                           {image.image, image.domain, access}, machine, session));
+  out.image = image.image;
+  const std::uint64_t now = client::unix_now_s();
+  out.certificate = trust::encode_session(
+      trust::make_session(log.state(), secrets.user, machine, {{image.image, access}}, now,
+                          now + log.state().policy().session_max_s, session, secrets.sign));
+  return out;
+}
+
+Result<client::Member> enter(MachineFolder& folder, const std::string& user, ByteView passphrase) {
+  DIMS_TRY(contact(folder));
+  DIMS_ASSIGN(client::Member member, client::login_user(folder.place(), user, passphrase));
+  DIMS_TRY(folder.keep_log(member.log));
+  DIMS_TRY(folder.offline().remember(member.org(), member.record, member.keys, member.secrets));
+  return member;
+}
+
+Result<SessionKeys> online(MachineFolder& folder, const LoginWish& wish, ByteView passphrase) {
+  DIMS_ASSIGN(client::Member member, enter(folder, wish.user, passphrase));
+  DIMS_ASSIGN(const auto remote, remote_of(folder, member));
+  DIMS_ASSIGN(const contract::ImageInfo found, remote->find_image(wish.image));
+  const KnownImage image{found.id, found.domain};
+  DIMS_TRY(folder.keep_image(wish.image, image));
+  DIMS_ASSIGN(SessionKeys out, certify(folder, member.log, member.secrets,
+                                       keeping_grants(folder, member), image, wish.access));
+  DIMS_TRY(member.access->put_session(out.certificate));
+  return out;
+}
+
+Result<SessionKeys> offline(MachineFolder& folder, const LoginWish& wish, ByteView passphrase,
+                            const Error& away) {
+  DIMS_ASSIGN(const trust::OrgLog log, folder.log());
+  auto secrets = folder.offline().login(log.state(), wish.user, passphrase);
+  if (!secrets.ok()) return secrets.error().with_context(away.message);
+  DIMS_ASSIGN(const KnownImage image, folder.image(wish.image));
+  DIMS_ASSIGN(SessionKeys out, certify(folder, log, *secrets, kept_grants(folder, secrets->user),
+                                       image, wish.access));
+  out.offline = true;
+  spdlog::warn("{}: logged in without the server", wish.user);
+  return out;
+}
+
+}  // namespace
+
+Status contact(MachineFolder& folder) {
+  const client::LoginPlace place = folder.place();
+  const auto token = std::make_shared<client::LoginToken>(client::machine_login(place, {}));
+  DIMS_ASSIGN(const auto access,
+              client::AccessClient::connect(place.server, place.known_servers, token));
+  auto log = client::read_log(*access, place.org, place.records);
+  if (!log.ok() && log.error().code == ErrorCode::kPermissionDenied) {
+    return make_error(ErrorCode::kPermissionDenied,
+                      "the server refuses this machine ('" + folder.machine().name +
+                          "'): it was revoked, or never enrolled there",
+                      "ask an administrator; unsent writes are still in the cache folder");
+  }
+  if (!log.ok()) return log.error();
+  DIMS_TRY(folder.keep_log(*log));
+  const auto due = trust::wipe_due(log->state(), folder.machine());
+  if (!due) return ok_status();
+  DIMS_TRY(folder.obey(*due));
+  DIMS_TRY(access->report_wipe(due->seq));
+  return make_error(ErrorCode::kPermissionDenied,
+                    "an administrator has had this machine erase its keys and caches" +
+                        std::string(due->spare_unsent ? "; unsent writes are spared" : ""),
+                    "log in again to work with it");
+}
+
+Result<SessionKeys> log_in(const LoginWish& wish, ByteView passphrase) {
+  DIMS_ASSIGN(MachineFolder folder, MachineFolder::open(wish.machine_folder));
+  DIMS_TRY(folder.lock());
+  DIMS_TRY(folder.note_cache(wish.cache_folder));
+  Result<SessionKeys> session = online(folder, wish, passphrase);
+  if (!session.ok() && is_away(session.error()))
+    session = offline(folder, wish, passphrase, session.error());
+  if (session.ok())
+    DIMS_TRY(folder.keep_certificate(session->keys.signing.public_key, session->certificate));
+  return session;
+}
+
+Result<SessionKeys> log_in_child(const LoginWish& wish, ByteView passphrase) {
+  DIMS_ASSIGN(Bytes answer, io::run_in_child([&]() -> Result<Bytes> {
+                DIMS_ASSIGN(const SessionKeys keys, log_in(wish, passphrase));
+                return encode_session_keys(keys);
+              }));
+  auto keys = decode_session_keys(answer);
+  crypto::wipe(answer);
+  return keys;
+}
+
+Result<ImageList> list_images(const std::string& machine_folder, const std::string& user,
+                              ByteView passphrase) {
+  DIMS_ASSIGN(MachineFolder folder, MachineFolder::open(machine_folder));
+  DIMS_TRY(folder.lock());
+  ImageList out;
+  out.user = user;
+  auto member = enter(folder, user, passphrase);
+  if (!member.ok() && is_away(member.error())) {
+    DIMS_ASSIGN(const trust::OrgLog log, folder.log());
+    const auto secrets = folder.offline().login(log.state(), user, passphrase);
+    if (!secrets.ok()) return secrets.error().with_context(member.error().message);
+    out.offline = true;
+    return out;
+  }
+  if (!member.ok()) return member.error();
+  DIMS_ASSIGN(const auto remote, remote_of(folder, *member));
+  DIMS_ASSIGN(const auto images, remote->list_images());
+  const client::Grants grants = keeping_grants(folder, *member);
+  for (const contract::ImageInfo& image : images) {
+    const Access access = member->org().access(member->secrets.user, image.id);
+    if (access == Access::kNone) continue;
+    DIMS_TRY(folder.keep_image(image.name, {image.id, image.domain}));
+    DIMS_TRY(grants(KeyScope::kImage, trust::scope_id(image.id)));
+    if (access >= Access::kWrite)
+      DIMS_TRY(grants(KeyScope::kDomain, trust::scope_id(image.domain)));
+    out.images.push_back({image.name, image.image_bytes, image.head_sequence, access});
+  }
+  return out;
+}
+
+}  // namespace dims::ldim

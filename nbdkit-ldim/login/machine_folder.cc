@@ -1,0 +1,259 @@
+#include "nbdkit-ldim/login/machine_folder.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <thread>
+#include <spdlog/spdlog.h>
+
+#include "common/base/wire.h"
+#include "common/crypto/hash.h"
+#include "common/io/errno_map.h"
+
+namespace dims::ldim {
+namespace {
+
+constexpr std::size_t kListBytesMax = 4 * kMiB;
+constexpr int kLockTries = 100;
+
+std::string environment(const char* name) {
+  const char* const value = std::getenv(name);
+  return value == nullptr ? std::string() : std::string(value);
+}
+
+Bytes encode_list(const std::vector<Bytes>& list) {
+  Bytes out;
+  Writer w(out);
+  w.u32(static_cast<std::uint32_t>(list.size()));
+  for (const Bytes& one : list) w.string(one);
+  return out;
+}
+
+Result<std::vector<Bytes>> decode_list(ByteView bytes, const std::string& path) {
+  Reader r(bytes);
+  std::vector<Bytes> out;
+  const std::uint32_t count = r.u32();
+  for (std::uint32_t i = 0; i < count && r.ok(); ++i) {
+    const ByteView one = r.string();
+    out.emplace_back(one.begin(), one.end());
+  }
+  if (r.at_end()) return out;
+  return make_error(ErrorCode::kCorrupt, path + " is damaged", "log in with the server reachable");
+}
+
+trust::BootId boot_id() {
+  auto file =
+      io::posix_file_system().open("/proc/sys/kernel/random/boot_id", io::OpenMode::kReadOnly);
+  Bytes text(36);
+  if (file.ok()) {
+    const auto n = (*file)->read_some(0, text);
+    text.resize(n.ok() ? *n : 0);
+  }
+  return *trust::BootId::from_view(crypto::sha256(text).view().first(trust::BootId::kBytes));
+}
+
+void remove_all(const std::string& path) {
+  std::error_code problem;
+  std::filesystem::remove_all(path, problem);
+  if (problem) spdlog::error("wipe: {} was not removed: {}", path, problem.message());
+}
+
+}  // namespace
+
+std::string default_machine_folder() {
+  const std::string given = environment("DIMS_MACHINE");
+  return given.empty() ? "/var/lib/dims" : given;
+}
+
+Result<std::optional<Secret32>> machine_seal() {
+  const std::string folder = environment("CREDENTIALS_DIRECTORY");
+  if (folder.empty()) return std::optional<Secret32>{};
+  auto& fs = io::posix_file_system();
+  const std::string path = folder + "/dims-machine-key";
+  DIMS_ASSIGN(const bool there, fs.exists(path));
+  if (!there) return std::optional<Secret32>{};
+  DIMS_ASSIGN(Bytes bytes, io::read_file(fs, path, 4096));
+  const auto key = Secret32::from_view(bytes);
+  crypto::wipe(bytes);
+  if (!key) {
+    return make_error(ErrorCode::kCorrupt, path + " has not 32 bytes",
+                      "make the credential with 'head -c 32 /dev/urandom'");
+  }
+  return key;
+}
+
+MachineFolder::MachineFolder(client::OrgFolder org, trust::MachineFile machine,
+                             client::KnownOrg known)
+    : org_(std::move(org)),
+      machine_(std::make_unique<trust::MachineFile>(std::move(machine))),
+      known_(std::move(known)) {}
+
+MachineFolder::MachineFolder(MachineFolder&& other) noexcept
+    : org_(std::move(other.org_)),
+      machine_(std::move(other.machine_)),
+      known_(std::move(other.known_)),
+      lock_(std::exchange(other.lock_, -1)) {}
+
+MachineFolder::~MachineFolder() {
+  if (lock_ >= 0) ::close(lock_);
+}
+
+Result<MachineFolder> MachineFolder::open(const std::string& path) {
+  client::OrgFolder org(io::posix_file_system(), path);
+  DIMS_ASSIGN(const bool there, io::posix_file_system().exists(org.file("machine")));
+  if (!there) {
+    return make_error(ErrorCode::kNotFound, "no machine is enrolled in " + path,
+                      "use 'ldim enroll LINE', or name another folder (machine-dir=, --machine)");
+  }
+  DIMS_ASSIGN(const auto seal, machine_seal());
+  DIMS_ASSIGN(trust::MachineFile machine,
+              trust::load_machine(org.file("machine"), seal ? &*seal : nullptr));
+  DIMS_ASSIGN(auto known, org.load());
+  if (!known || !(known->org == machine.org)) {
+    return make_error(ErrorCode::kCorrupt, org.file("organisation") + " does not fit the machine",
+                      "enroll this machine again");
+  }
+  return MachineFolder(std::move(org), std::move(machine), std::move(*known));
+}
+
+Status MachineFolder::lock() {
+  const std::string path = org_.file("lock");
+  lock_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  if (lock_ < 0) return io::errno_error(errno, "cannot open", path);
+  for (int i = 0; i < kLockTries; ++i) {
+    if (::flock(lock_, LOCK_EX | LOCK_NB) == 0) return ok_status();
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  }
+  return make_error(ErrorCode::kConflict, path + " is held by another login", "try again");
+}
+
+client::LoginPlace MachineFolder::place() const {
+  client::LoginPlace place;
+  place.server = known_.server;
+  place.known_servers.path = org_.file("known-servers");
+  place.org = known_.org;
+  place.records = known_.records;
+  place.machine = machine_.get();
+  return place;
+}
+
+Result<trust::OrgLog> MachineFolder::log() const {
+  return trust::OrgLog::open(known_.org, known_.records);
+}
+
+Status MachineFolder::keep_log(const trust::OrgLog& log) {
+  if (log.size() == known_.records.size()) return ok_status();
+  known_.records = client::records_of(log);
+  return org_.save(known_);
+}
+
+// Names of files tell nothing: they are hashes.
+std::string MachineFolder::file_of(const char* folder, ByteView name) const {
+  const Digest hash = crypto::sha256({as_bytes(folder), name});
+  return org_.file(std::string(folder) + "/" + to_hex(hash.view().first(16)));
+}
+
+Status MachineFolder::keep(const std::string& path, ByteView bytes) const {
+  auto& fs = io::posix_file_system();
+  DIMS_TRY(fs.make_folder(io::parent_folder(path)));
+  return io::replace_file(fs, path, bytes);
+}
+
+Result<std::vector<Bytes>> MachineFolder::grants(const trust::UserId& user, trust::KeyScope scope,
+                                                 const trust::ScopeId& id) const {
+  Bytes name(user.view().begin(), user.view().end());
+  name.push_back(static_cast<std::uint8_t>(scope));
+  name.insert(name.end(), id.view().begin(), id.view().end());
+  const std::string path = file_of("grants", name);
+  DIMS_ASSIGN(const bool there, io::posix_file_system().exists(path));
+  if (!there) return std::vector<Bytes>{};
+  DIMS_ASSIGN(const Bytes bytes, io::read_file(io::posix_file_system(), path, kListBytesMax));
+  return decode_list(bytes, path);
+}
+
+Status MachineFolder::keep_grants(const trust::UserId& user, trust::KeyScope scope,
+                                  const trust::ScopeId& id, const std::vector<Bytes>& grants) {
+  Bytes name(user.view().begin(), user.view().end());
+  name.push_back(static_cast<std::uint8_t>(scope));
+  name.insert(name.end(), id.view().begin(), id.view().end());
+  return keep(file_of("grants", name), encode_list(grants));
+}
+
+Result<Bytes> MachineFolder::certificate(const trust::PublicKey& session) const {
+  return io::read_file(io::posix_file_system(), file_of("certificates", session.view()),
+                       trust::kSessionBytesMax);
+}
+
+Status MachineFolder::keep_certificate(const trust::PublicKey& session, ByteView bytes) {
+  return keep(file_of("certificates", session.view()), bytes);
+}
+
+Result<KnownImage> MachineFolder::image(const std::string& name) const {
+  const std::string path = file_of("images", as_bytes(name));
+  const auto bytes = io::read_file(io::posix_file_system(), path, 64);
+  KnownImage out;
+  if (bytes.ok()) {
+    Reader r(*bytes);
+    out.image = r.id<ImageId>();
+    out.domain = r.id<DomainId>();
+    if (r.at_end()) return out;
+  }
+  return make_error(ErrorCode::kNotFound, "this machine has never had image '" + name + "'",
+                    "log in once with the server reachable");
+}
+
+Status MachineFolder::keep_image(const std::string& name, const KnownImage& image) {
+  Bytes bytes;
+  Writer w(bytes);
+  w.id(image.image);
+  w.id(image.domain);
+  return keep(file_of("images", as_bytes(name)), bytes);
+}
+
+Status MachineFolder::note_cache(const std::string& folder) {
+  if (folder.empty()) return ok_status();
+  const std::string path = org_.file("caches");
+  std::vector<Bytes> all;
+  const auto known = io::read_file(io::posix_file_system(), path, kListBytesMax);
+  if (known.ok()) {
+    DIMS_ASSIGN(all, decode_list(*known, path));
+  }
+  const ByteView name = as_bytes(folder);
+  for (const Bytes& one : all)
+    if (as_text(one) == folder) return ok_status();
+  all.emplace_back(name.begin(), name.end());
+  return io::replace_file(io::posix_file_system(), path, encode_list(all));
+}
+
+trust::OfflineStore MachineFolder::offline() const {
+  return trust::OfflineStore({io::posix_file_system(), org_.file("offline"), known_.org,
+                              machine_->machine, machine_->secret, system_clock(), boot_id(),
+                              system_random()});
+}
+
+Status MachineFolder::obey(const trust::Wipe& wipe) {
+  spdlog::warn("an administrator has told this machine to erase its keys and caches");
+  DIMS_TRY(offline().erase());
+  std::vector<Bytes> caches;
+  const auto known = io::read_file(io::posix_file_system(), org_.file("caches"), kListBytesMax);
+  if (known.ok()) {
+    DIMS_ASSIGN(caches, decode_list(*known, org_.file("caches")));
+  }
+  for (const Bytes& one : caches) {
+    const std::string folder(as_text(one));
+    // Spared: the journal and what opens it for its user. It holds what no server has.
+    remove_all(wipe.spare_unsent ? folder + "/cache" : folder);
+  }
+  for (const char* part : {"grants", "certificates", "images"}) remove_all(org_.file(part));
+  if (!wipe.spare_unsent) remove_all(org_.file("caches"));
+  machine_->secret = crypto::SecretKey::random(system_random());
+  machine_->obeyed_wipe_seq = wipe.seq;
+  DIMS_ASSIGN(const auto seal, machine_seal());
+  return trust::save_machine(org_.file("machine"), *machine_, seal ? &*seal : nullptr,
+                             system_random());
+}
+
+}  // namespace dims::ldim

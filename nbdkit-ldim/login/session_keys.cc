@@ -1,0 +1,148 @@
+#include "nbdkit-ldim/login/session_keys.h"
+
+#include <mutex>
+
+#include "common/base/wire.h"
+
+namespace dims::ldim {
+namespace {
+
+// Log and certificates of one process; asks the server for what it lacks.
+class Standing {
+ public:
+  Standing(MachineFolder& folder, trust::OrgLog log, std::shared_ptr<client::LoginToken> token,
+           const ImageId& image, const trust::PublicKey& own)
+      : folder_(folder),
+        token_(std::move(token)),
+        image_(image),
+        own_(own),
+        log_(std::make_shared<const trust::OrgLog>(std::move(log))) {}
+
+  Status check(const format::VersionRecord& version) {
+    const std::lock_guard lock(mutex_);
+    if (!check_) make_check();
+    const Status known = check_(version);
+    if (known.ok()) return known;
+    // It may be by somebody, or of an epoch, that is newer than the log that is known here.
+    if (!read_log().ok()) return known;
+    make_check();
+    return check_(version);
+  }
+
+ private:
+  void make_check() {
+    check_ = client::signer_check(
+        log_, image_,
+        [this](const ImageId& image, const trust::PublicKey& key) { return find(image, key); },
+        own_);
+  }
+
+  Result<client::AccessClient*> access() {
+    if (!access_) {
+      const client::LoginPlace place = folder_.place();
+      DIMS_ASSIGN(access_,
+                  client::AccessClient::connect(place.server, place.known_servers, token_));
+    }
+    return access_.get();
+  }
+
+  Result<Bytes> find(const ImageId& image, const trust::PublicKey& key) {
+    auto kept = folder_.certificate(key);
+    if (kept.ok()) return kept;
+    DIMS_ASSIGN(client::AccessClient* const server, access());
+    DIMS_ASSIGN(Bytes bytes, client::certificates_from(*server)(image, key));
+    DIMS_TRY(folder_.keep_certificate(key, bytes));
+    return bytes;
+  }
+
+  Status read_log() {
+    DIMS_ASSIGN(client::AccessClient* const server, access());
+    DIMS_ASSIGN(trust::OrgLog fresh,
+                client::read_log(*server, log_->state().org(), client::records_of(*log_)));
+    DIMS_TRY(folder_.keep_log(fresh));
+    log_ = std::make_shared<const trust::OrgLog>(std::move(fresh));
+    return ok_status();
+  }
+
+  MachineFolder& folder_;
+  const std::shared_ptr<client::LoginToken> token_;
+  const ImageId image_;
+  const trust::PublicKey own_;
+  std::mutex mutex_;
+  std::shared_ptr<const trust::OrgLog> log_;
+  std::unique_ptr<client::AccessClient> access_;
+  std::function<Status(const format::VersionRecord&)> check_;
+};
+
+}  // namespace
+
+Bytes encode_session_keys(const SessionKeys& session) {
+  Bytes out;
+  out.reserve(8192);
+  Writer w(out);
+  const format::KeyFile& keys = session.keys;
+  w.id(keys.org);
+  w.id(keys.domain);
+  w.id(keys.domain_secret);
+  w.id(keys.signing.seed);
+  w.id(keys.member->local);
+  w.u32(keys.member->domain_epoch);
+  w.id(keys.member->machine);
+  w.u32(static_cast<std::uint32_t>(keys.member->image.size()));
+  for (const auto& [epoch, secret] : keys.member->image) {
+    w.u32(epoch);
+    w.id(secret);
+  }
+  w.id(session.image);
+  w.string(session.certificate);
+  w.u8(session.offline ? 1 : 0);
+  return out;
+}
+
+Result<SessionKeys> decode_session_keys(ByteView bytes) {
+  Reader r(bytes);
+  SessionKeys out;
+  auto member = std::make_shared<format::MemberKeys>();
+  out.keys.org = r.id<OrgId>();
+  out.keys.domain = r.id<DomainId>();
+  out.keys.domain_secret = r.id<Secret32>();
+  out.keys.signing = crypto::signing_key_from_seed(r.id<Secret32>());
+  member->local = r.id<Secret32>();
+  member->domain_epoch = r.u32();
+  member->machine = r.id<MachineId>();
+  const std::uint32_t epochs = r.u32();
+  for (std::uint32_t i = 0; i < epochs && r.ok(); ++i) {
+    const std::uint32_t epoch = r.u32();
+    member->image[epoch] = r.id<Secret32>();
+  }
+  out.image = r.id<ImageId>();
+  const ByteView certificate = r.string();
+  out.certificate.assign(certificate.begin(), certificate.end());
+  out.offline = r.u8() == 1;
+  if (!r.at_end() || member->image.empty())
+    return make_error(ErrorCode::kCorrupt, "the login's answer is cut short");
+  out.keys.member = std::move(member);
+  return out;
+}
+
+std::shared_ptr<client::LoginToken> session_token(const MachineFolder& folder,
+                                                  const SessionKeys& keys) {
+  return std::make_shared<client::LoginToken>(
+      client::machine_login(folder.place(), keys.certificate));
+}
+
+Result<format::KeyFile> standing_keys(MachineFolder& folder, const SessionKeys& session,
+                                      std::shared_ptr<client::LoginToken> token) {
+  DIMS_ASSIGN(trust::OrgLog log, folder.log());
+  auto standing = std::make_shared<Standing>(folder, std::move(log), std::move(token),
+                                             session.image, session.keys.signing.public_key);
+  auto member = std::make_shared<format::MemberKeys>(*session.keys.member);
+  member->check_signer = [standing](const format::VersionRecord& version) {
+    return standing->check(version);
+  };
+  format::KeyFile keys = session.keys;
+  keys.member = std::move(member);
+  return keys;
+}
+
+}  // namespace dims::ldim

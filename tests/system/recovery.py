@@ -1,0 +1,68 @@
+#!/usr/bin/python3
+"""Recovery words bring a user back who has forgotten his passphrase, with a restart between the steps.
+
+His keys stay the same: his image opens on two machines, before and after. Wrong words open nothing; the words stay good;
+new keys after a compromise (passwd --compromised) end them, and old images still open.
+"""
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "lib"))
+sys.dont_write_bytecode = True
+import dims_system  # noqa: E402
+import sources  # noqa: E402
+from dims_system import check, check_equal, check_says  # noqa: E402
+from organisation import Organisation, refused  # noqa: E402
+from sources import MIB  # noqa: E402
+
+
+def run(world):
+    org = Organisation(world)
+    ann = org.user("ann")
+    machines = [org.machine("laptop"), org.machine("desk")]
+    source = sources.random_file(world.path("disk.src"), world.size(4, 64) * MIB, world.rng)
+    ann.rdim("image", "import", source, "anns", "--private")
+    org.restart()
+
+    def opens_everywhere():
+        for machine in machines:
+            disk = machine.disk(ann, "anns").start()
+            handle = disk.connect()
+            check_equal(bytes(handle.pread(MIB, 0)), source.read_bytes()[:MIB], "ann's disk")
+            disk.leave(handle)
+            disk.stop()
+        org.restart()
+
+    opens_everywhere()
+    words, new = world.path("words"), world.path("new-passphrase")
+    for round_number in range(2):  # the words stay good
+        new.write_text(f"recovered {round_number}\n")
+        wrong = ann.words.split()
+        wrong[3], wrong[4] = wrong[4], wrong[3]
+        words.write_text(" ".join(wrong) + "\n")
+        refused(ann.rdim, "user", "recover", "ann", "--words", f"+{words}", "--new-passphrase", f"+{new}", code=2)
+        words.write_text(ann.words + "\n")
+        ann.rdim("user", "recover", "ann", "--words", f"+{words}", "--new-passphrase", f"+{new}")
+        org.restart()
+        check_says(refused(ann.login), "wrong user name or passphrase")
+        ann.set_passphrase(f"recovered {round_number}")
+        ann.login()
+        opens_everywhere()
+    world.say("recovered twice")
+
+    # Somebody may know the passphrase: new keys. The old words and what was sealed with the old keys are of no use then.
+    new.write_text("fresh\n")
+    renewed = ann.rdim("user", "passwd", "ann", "--compromised", "--passphrase", f"+{ann.secret}", "--new-passphrase", f"+{new}")
+    check(renewed["epochs"] >= 1, "no new epochs after a compromise")
+    check(renewed["recovery_words"] != ann.words, "the same words again")
+    org.restart()
+    ann.set_passphrase("fresh")
+    ann.login()
+    ann.rdim("image", "export", "anns", world.path("anns.raw"))
+    check_equal(Path(world.path("anns.raw")).read_bytes(), source.read_bytes(), "what was there before the compromise")
+    refused(ann.rdim, "user", "recover", "ann", "--words", f"+{words}", "--new-passphrase", f"+{new}")
+    world.say("new keys after a compromise")
+    org.server.stop()
+
+
+dims_system.main(run, __doc__)
