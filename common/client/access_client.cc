@@ -11,7 +11,7 @@
 namespace dims::client {
 namespace {
 
-using Stub = v1::Access::Stub;
+using AccessStub = v1::Access::Stub;
 
 std::string text(ByteView bytes) { return std::string(as_text(bytes)); }
 Bytes bytes(const std::string& text) {
@@ -64,7 +64,8 @@ class GrpcAccess final : public AccessClient {
         stub_(v1::Access::NewStub(make_channel(endpoint))) {}
 
   Result<trust::LoginContext> challenge() override {
-    DIMS_ASSIGN(const v1::ChallengeReply reply, call(&Stub::Challenge, v1::ChallengeRequest()));
+    DIMS_ASSIGN(const v1::ChallengeReply reply,
+                call(&AccessStub::Challenge, v1::ChallengeRequest()));
     trust::LoginContext out;
     DIMS_TRY(take_id(reply.nonce(), "nonce", out.nonce));
     DIMS_TRY(take_id(reply.org(), "organisation", out.org));
@@ -79,7 +80,7 @@ class GrpcAccess final : public AccessClient {
   Result<trust::LoginRecord> login_record(const std::string& name) override {
     v1::GetLoginRecordRequest request;
     request.set_name(name);
-    DIMS_ASSIGN(const v1::LoginRecord reply, call(&Stub::GetLoginRecord, request));
+    DIMS_ASSIGN(const v1::LoginRecord reply, call(&AccessStub::GetLoginRecord, request));
     trust::LoginRecord out;
     DIMS_TRY(take_id(reply.salt(), "salt", out.salt));
     out.parameters = {reply.memory_kib(), reply.passes()};
@@ -95,7 +96,7 @@ class GrpcAccess final : public AccessClient {
     request.set_machine(text(context.machine.view()));
     request.set_signature(text(signature.view()));
     if (!context.machine.is_zero()) request.set_machine_signature(text(machine_signature.view()));
-    DIMS_ASSIGN(const v1::LoginReply reply, call(&Stub::LoginUser, request));
+    DIMS_ASSIGN(const v1::LoginReply reply, call(&AccessStub::LoginUser, request));
     return from_proto(reply);
   }
 
@@ -107,7 +108,7 @@ class GrpcAccess final : public AccessClient {
     request.set_machine(text(context.machine.view()));
     request.set_signature(text(signature.view()));
     request.set_session(text(certificate));
-    DIMS_ASSIGN(const v1::LoginReply reply, call(&Stub::LoginMachine, request));
+    DIMS_ASSIGN(const v1::LoginReply reply, call(&AccessStub::LoginMachine, request));
     return from_proto(reply);
   }
 
@@ -117,11 +118,11 @@ class GrpcAccess final : public AccessClient {
     request.set_nonce(text(context.nonce.view()));
     request.set_join_key(text(key.view()));
     request.set_signature(text(signature.view()));
-    DIMS_ASSIGN(const v1::LoginReply reply, call(&Stub::LoginJoin, request));
+    DIMS_ASSIGN(const v1::LoginReply reply, call(&AccessStub::LoginJoin, request));
     return from_proto(reply);
   }
 
-  Status logout() override { return done(call(&Stub::Logout, v1::LogoutRequest())); }
+  Status logout() override { return done(call(&AccessStub::Logout, v1::LogoutRequest())); }
 
   Result<trust::Position> init_org(ByteView bootstrap_secret, const std::vector<Bytes>& records,
                                    ByteView user_record,
@@ -131,7 +132,7 @@ class GrpcAccess final : public AccessClient {
     put_all(records, request.mutable_records());
     request.set_user_record(text(user_record));
     put_all(grants, request.mutable_grants());
-    DIMS_ASSIGN(const v1::InitOrgReply reply, call(&Stub::InitOrg, request));
+    DIMS_ASSIGN(const v1::InitOrgReply reply, call(&AccessStub::InitOrg, request));
     return from_proto(reply.position());
   }
 
@@ -141,7 +142,7 @@ class GrpcAccess final : public AccessClient {
     *request.mutable_expected() = to_proto(expected);
     request.set_record(text(record));
     request.set_user_record(text(user_record));
-    DIMS_ASSIGN(const v1::AppendLogReply reply, call(&Stub::Enroll, request));
+    DIMS_ASSIGN(const v1::AppendLogReply reply, call(&AccessStub::Enroll, request));
     return from_proto(reply.position());
   }
 
@@ -150,14 +151,15 @@ class GrpcAccess final : public AccessClient {
     request.set_from_seq(from_seq);
     LogPage out;
     Status bad = ok_status();
-    DIMS_TRY((stream<v1::GetLogReply>(&Stub::GetLog, request, [&](const v1::GetLogReply& part) {
-      for (Bytes& one : list(part.records())) out.records.push_back(std::move(one));
-      const auto end = from_proto(part.end());
-      if (end.ok())
-        out.end = *end;
-      else
-        bad = end.error();
-    })));
+    DIMS_TRY(
+        (stream<v1::GetLogReply>(&AccessStub::GetLog, request, [&](const v1::GetLogReply& part) {
+          for (Bytes& one : list(part.records())) out.records.push_back(std::move(one));
+          const auto end = from_proto(part.end());
+          if (end.ok())
+            out.end = *end;
+          else
+            bad = end.error();
+        })));
     DIMS_TRY(bad);
     return out;
   }
@@ -167,14 +169,14 @@ class GrpcAccess final : public AccessClient {
     v1::AppendLogRequest request;
     *request.mutable_expected() = to_proto(expected);
     put_all(records, request.mutable_records());
-    DIMS_ASSIGN(const v1::AppendLogReply reply, call(&Stub::AppendLog, request));
+    DIMS_ASSIGN(const v1::AppendLogReply reply, call(&AccessStub::AppendLog, request));
     return from_proto(reply.position());
   }
 
   Result<Bytes> user_record(const trust::UserId& user) override {
     v1::GetUserRecordRequest request;
     put_id(user, request.mutable_user());
-    DIMS_ASSIGN(const v1::UserRecordReply reply, call(&Stub::GetUserRecord, request));
+    DIMS_ASSIGN(const v1::UserRecordReply reply, call(&AccessStub::GetUserRecord, request));
     return bytes(reply.record());
   }
 
@@ -184,13 +186,13 @@ class GrpcAccess final : public AccessClient {
     request.set_record(text(record));
     if (!log_records.empty()) *request.mutable_expected() = to_proto(expected);
     put_all(log_records, request.mutable_log_records());
-    return done(call(&Stub::PutUserRecord, request));
+    return done(call(&AccessStub::PutUserRecord, request));
   }
 
   Status put_grants(const std::vector<Bytes>& grants) override {
     v1::PutGrantsRequest request;
     put_all(grants, request.mutable_grants());
-    return done(call(&Stub::PutGrants, request));
+    return done(call(&AccessStub::PutGrants, request));
   }
 
   Result<std::vector<Bytes>> grants(trust::KeyScope scope, ByteView id,
@@ -199,14 +201,14 @@ class GrpcAccess final : public AccessClient {
     request.set_scope(static_cast<std::uint32_t>(scope));
     request.set_id(text(id));
     put_id(recipient, request.mutable_recipient());
-    DIMS_ASSIGN(const v1::GetGrantsReply reply, call(&Stub::GetGrants, request));
+    DIMS_ASSIGN(const v1::GetGrantsReply reply, call(&AccessStub::GetGrants, request));
     return list(reply.grants());
   }
 
   Status put_session(ByteView certificate) override {
     v1::PutSessionRequest request;
     request.set_certificate(text(certificate));
-    return done(call(&Stub::PutSession, request));
+    return done(call(&AccessStub::PutSession, request));
   }
 
   Result<std::vector<Bytes>> sessions(const ImageId& image,
@@ -214,14 +216,15 @@ class GrpcAccess final : public AccessClient {
     v1::GetSessionsRequest request;
     put_id(image, request.mutable_image());
     for (const trust::PublicKey& key : keys) request.add_session_keys(text(key.view()));
-    DIMS_ASSIGN(const v1::GetSessionsReply reply, call(&Stub::GetSessions, request));
+    DIMS_ASSIGN(const v1::GetSessionsReply reply, call(&AccessStub::GetSessions, request));
     std::vector<Bytes> out = list(reply.certificates());
     out.resize(keys.size());
     return out;
   }
 
   Result<std::vector<SeenUser>> list_users() override {
-    DIMS_ASSIGN(const v1::ListUsersReply reply, call(&Stub::ListUsers, v1::ListUsersRequest()));
+    DIMS_ASSIGN(const v1::ListUsersReply reply,
+                call(&AccessStub::ListUsers, v1::ListUsersRequest()));
     std::vector<SeenUser> out;
     for (const auto& one : reply.users()) {
       SeenUser& user = out.emplace_back();
@@ -236,7 +239,7 @@ class GrpcAccess final : public AccessClient {
 
   Result<std::vector<SeenMachine>> list_machines() override {
     DIMS_ASSIGN(const v1::ListMachinesReply reply,
-                call(&Stub::ListMachines, v1::ListMachinesRequest()));
+                call(&AccessStub::ListMachines, v1::ListMachinesRequest()));
     std::vector<SeenMachine> out;
     for (const auto& one : reply.machines()) {
       SeenMachine& machine = out.emplace_back();
@@ -251,7 +254,7 @@ class GrpcAccess final : public AccessClient {
   Status report_wipe(std::uint64_t seq) override {
     v1::ReportWipeRequest request;
     request.set_wiped_seq(seq);
-    return done(call(&Stub::ReportWipe, request));
+    return done(call(&AccessStub::ReportWipe, request));
   }
 
   Result<std::vector<AuditLine>> audit(std::uint64_t since_unix_s, std::uint32_t limit,
@@ -262,7 +265,7 @@ class GrpcAccess final : public AccessClient {
     put_id(user, request.mutable_user());
     std::vector<AuditLine> out;
     Status bad = ok_status();
-    DIMS_TRY((stream<v1::AuditReply>(&Stub::Audit, request, [&](const v1::AuditReply& part) {
+    DIMS_TRY((stream<v1::AuditReply>(&AccessStub::Audit, request, [&](const v1::AuditReply& part) {
       for (const auto& one : part.entries()) {
         AuditLine& line = out.emplace_back();
         line.number = one.number();
@@ -283,7 +286,7 @@ class GrpcAccess final : public AccessClient {
   Result<QuotaUse> quota(const trust::UserId& user) override {
     v1::QuotaRequest request;
     put_id(user, request.mutable_user());
-    DIMS_ASSIGN(const v1::QuotaReply reply, call(&Stub::Quota, request));
+    DIMS_ASSIGN(const v1::QuotaReply reply, call(&AccessStub::Quota, request));
     return QuotaUse{reply.used_bytes(), reply.limit_bytes(), reply.images(), reply.limit_images()};
   }
 
@@ -296,7 +299,8 @@ class GrpcAccess final : public AccessClient {
   }
 
   template <typename Request, typename Reply>
-  Result<Reply> call(grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Reply*),
+  Result<Reply> call(grpc::Status (AccessStub::*method)(grpc::ClientContext*, const Request&,
+                                                        Reply*),
                      const Request& request) {
     for (int attempt = 1;; ++attempt) {
       grpc::ClientContext context;
@@ -310,8 +314,8 @@ class GrpcAccess final : public AccessClient {
   }
 
   template <typename Reply, typename Request, typename Sink>
-  Status stream(std::unique_ptr<grpc::ClientReader<Reply>> (Stub::*method)(grpc::ClientContext*,
-                                                                           const Request&),
+  Status stream(std::unique_ptr<grpc::ClientReader<Reply>> (AccessStub::*method)(
+                    grpc::ClientContext*, const Request&),
                 const Request& request, const Sink& sink) {
     for (int attempt = 1;; ++attempt) {
       grpc::ClientContext context;
@@ -330,7 +334,7 @@ class GrpcAccess final : public AccessClient {
   const std::shared_ptr<ServerPin> pin_;
   const std::shared_ptr<LoginToken> token_;
   CallRegistry calls_;
-  std::unique_ptr<Stub> stub_;
+  std::unique_ptr<AccessStub> stub_;
 };
 
 }  // namespace

@@ -275,7 +275,8 @@ Result<ExportReport> export_version(contract::Remote& remote, const format::KeyF
   const auto started = std::chrono::steady_clock::now();
   DIMS_TRY(check_key(key, image));
   DIMS_TRY(check_record(key, image, version));
-  DIMS_ASSIGN(const Reference root, format::open_root(version.record, key.image_key(version.record)));
+  DIMS_ASSIGN(const Reference root,
+              format::open_root(version.record, key.image_key(version.record)));
   progress.disk_bytes = version.record.image_bytes;
   Export run(remote, image.id, {version.record.tree, version.record.image_bytes, root}, target,
              options, progress);

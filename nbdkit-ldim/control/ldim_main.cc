@@ -18,8 +18,8 @@
 #include "common/base/result.h"
 #include "common/io/file.h"
 #include "nbdkit-ldim/control/folder_check.h"
-#include "nbdkit-ldim/control/salvage_folder.h"
 #include "nbdkit-ldim/control/login_commands.h"
+#include "nbdkit-ldim/control/salvage_folder.h"
 
 namespace {
 

@@ -76,8 +76,7 @@ Status VersionFetch::fetch(const Wanted& wanted) {
   }
   const tree::TreeShape base = parts_.tree.shape();
   tree::TreeShape shape = base;
-  DIMS_ASSIGN(shape.root,
-              format::open_root(version.record, parts_.key.image_key(version.record)));
+  DIMS_ASSIGN(shape.root, format::open_root(version.record, parts_.key.image_key(version.record)));
   FetchedNodes nodes(parts_.fetcher, contract::Priority::kPrefetch, FetchWait::kDoNotWait);
   const PageRange all{0, pages_for(shape.image_bytes)};
   std::unordered_set<ObjectId, IdHash> same;

@@ -152,13 +152,14 @@ DimsService::Unary* DimsService::Retention(Context* context, const v1::Retention
 DimsService::Unary* DimsService::ForgetUnsent(Context* context,
                                               const v1::ForgetUnsentRequest* request,
                                               v1::ForgetUnsentReply* /*reply*/) {
-  return run(context, [this, request]() -> Status {
-    ImageId image;
-    DIMS_TRY(take_id(request->image(), "image id", image));
-    MachineId machine;
-    DIMS_TRY(take_id(request->machine(), "machine id", machine));
-    return context_.catalog.forget_unsent(image, machine);
-  });
+  return run(Rpc::kForgetUnsent, context, image_in(request->image()),
+             [this, request](const access::Caller&) -> Status {
+               ImageId image;
+               DIMS_TRY(take_id(request->image(), "image id", image));
+               MachineId machine;
+               DIMS_TRY(take_id(request->machine(), "machine id", machine));
+               return context_.catalog.forget_unsent(image, machine);
+             });
 }
 
 }  // namespace dims::services

@@ -36,6 +36,7 @@ constexpr RpcRule kRules[] = {
     {Rpc::kLastChecks, "dims.v1.Dims.LastChecks", Right::kOperator},
     {Rpc::kRetention, "dims.v1.Dims.Retention", Right::kImageSee},
     {Rpc::kSetRetention, "dims.v1.Dims.Retention", Right::kImageAdmin},  // with `change`
+    {Rpc::kForgetUnsent, "dims.v1.Dims.ForgetUnsent", Right::kImageAdmin},
 
     {Rpc::kChallenge, "dims.v1.Access.Challenge", Right::kOpen},
     {Rpc::kGetLoginRecord, "dims.v1.Access.GetLoginRecord", Right::kOpen},

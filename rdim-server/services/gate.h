@@ -42,6 +42,7 @@ enum class Rpc : std::uint8_t {
   kLastChecks,
   kRetention,
   kSetRetention,
+  kForgetUnsent,
   // Access
   kChallenge,
   kGetLoginRecord,

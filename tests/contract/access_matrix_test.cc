@@ -54,6 +54,7 @@ const std::map<std::string, Need>& needs() {
                                                     {"LastChecks", Need::kOperator},
                                                     {"Retention", Need::kSee},
                                                     {"Retention, change", Need::kAdmin},
+                                                    {"ForgetUnsent", Need::kAdmin},
                                                     {"Challenge", Need::kNothing},
                                                     {"GetLoginRecord", Need::kNothing},
                                                     {"LoginUser", Need::kNothing},
