@@ -39,8 +39,9 @@ Session::~Session() { signals_.clear(); }
 bool Session::is_member() const {
   if (has_key()) return false;
   if (!options.people.user.empty() || people_ != nullptr) return true;
-  const auto folder = config_folder();
-  return folder.ok() && has_login(*folder);
+  // Looking makes no folder.
+  const std::string beside = client::user_known_servers();
+  return !beside.empty() && has_login(io::parent_folder(beside));
 }
 
 Result<People*> Session::people() {

@@ -118,14 +118,22 @@ trust::LoginRecord LoginDesk::login_record(const std::string& name) {
 Status LoginDesk::check_user(const UserLogin& login, const trust::LoginContext& context,
                              Caller& caller) {
   bool active = false;
+  crypto::PublicKey own;
   book_.with([&](const trust::OrgState& org) {
     const trust::User* const user = org.user_named(login.name);
     active = user != nullptr && user->status == trust::UserStatus::kActive;
-    if (user != nullptr) caller.user = user->id;
+    if (user == nullptr) return;
+    caller.user = user->id;
+    own = user->keys.sign_key;
   });
   const auto facts = people_.login_facts(caller.user);
-  return trust::verify_user_login(context, login.name,
-                                  active && facts ? &facts->login_key : nullptr, login.signature);
+  // With the passphrase's key; or, after recovery words, with the user's own that the log has.
+  // Both are always tried: unknown names cost the same.
+  const Status by_passphrase = trust::verify_user_login(
+      context, login.name, active && facts ? &facts->login_key : nullptr, login.signature);
+  const Status by_own =
+      trust::verify_user_login(context, login.name, active ? &own : nullptr, login.signature);
+  return by_passphrase.ok() ? by_passphrase : by_own;
 }
 
 Result<LoginDesk::Done> LoginDesk::login_user(const UserLogin& login, const Peer& peer) {

@@ -85,6 +85,7 @@ def run(world):
     org.restart()
     check_says(laptop.disk(ann, "anns").start_fails(), "wrong user name or passphrase")
     ann.set_passphrase("battery staple of ann")
+    ann.login()
     disk = laptop.disk(ann, "anns").start()
     check_disk(disk.connect(), model, "after the passphrase's change")
     disk.stop()
