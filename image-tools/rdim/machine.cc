@@ -34,7 +34,7 @@ Status token(Session& session, const MachineOptions& options) {
   return ok_status();
 }
 
-Status list(Session& session) {
+Status list_machines(Session& session) {
   DIMS_ASSIGN(People* const people, session.people());
   client::Member& member = people->member();
   std::map<MachineId, client::SeenMachine> seen;
@@ -107,7 +107,8 @@ void add_machine_commands(CLI::App& app, Command& run) {
 
   CLI::App* const ls = group->add_subcommand("ls", "List them");
   ls->fallthrough();
-  ls->callback([&run] { run = [](Session& session) { return finish(session, list(session)); }; });
+  ls->callback(
+      [&run] { run = [](Session& session) { return finish(session, list_machines(session)); }; });
 
   CLI::App* const revoked = group->add_subcommand("revoke", "The server refuses it from now on");
   revoked->fallthrough();

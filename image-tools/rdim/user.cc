@@ -61,7 +61,7 @@ Json json_of(const User& user, const std::map<UserId, client::SeenUser>& seen) {
   return json;
 }
 
-Status list(Session& session) {
+Status list_users(Session& session) {
   DIMS_ASSIGN(People* const people, session.people());
   client::Member& member = people->member();
   const auto seen = seen_users(member);
@@ -177,7 +177,8 @@ void add_user_commands(CLI::App& app, Command& run) {
 
   CLI::App* const ls = group->add_subcommand("ls", "List them");
   ls->fallthrough();
-  ls->callback([&run] { run = [](Session& session) { return finish(session, list(session)); }; });
+  ls->callback(
+      [&run] { run = [](Session& session) { return finish(session, list_users(session)); }; });
 
   const auto options = std::make_shared<StateOptions>();
   CLI::App* const shown = group->add_subcommand("info", "One user, and what he may do");
