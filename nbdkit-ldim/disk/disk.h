@@ -135,7 +135,7 @@ class Disk {
 
   // disk_io.cc
   Status append(WriteKind kind, ByteRange range, ByteView data, bool fua);
-  Status make_room(const Error& full, std::chrono::nanoseconds give_up, bool first);
+  Status make_room(const Error& full, std::chrono::nanoseconds give_up, unsigned round);
   bool quitting() const { return environment_.quitting && environment_.quitting(); }
   Status check_range(ByteRange range) const;
   void watch();

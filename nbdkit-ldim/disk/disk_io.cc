@@ -12,6 +12,8 @@ namespace {
 
 // How long a write waits for the write-back to make room before the guest gets ENOSPC.
 constexpr std::chrono::seconds kRoomWait{60};
+// And how many rounds of 50 ms it waits while there is no server.
+constexpr unsigned kRoundsWhileAway = 4;
 // Below this much free space the file system counts as full.
 constexpr std::uint64_t kLowSpaceBytes = 128 * kMiB;
 // Above this share of the journal's limit writes are slowed, so that the guest feels it before it
@@ -100,7 +102,7 @@ Status Disk::read(ByteRange range, std::uint8_t* out) {
 
 // One round of waiting for the write-back to free the journal; an error when it is time to tell the
 // guest.
-Status Disk::make_room(const Error& full, std::chrono::nanoseconds give_up, bool first) {
+Status Disk::make_room(const Error& full, std::chrono::nanoseconds give_up, unsigned round) {
   throttled_.fetch_add(1);
   // What was overwritten leaves first: that needs no server.
   const auto merged = tidy_->run_once(true);
@@ -114,9 +116,9 @@ Status Disk::make_room(const Error& full, std::chrono::nanoseconds give_up, bool
   (void)journal_->flush().ok();  // only sealed epochs can leave
   write_back_->request();
   std::this_thread::sleep_for(std::chrono::milliseconds(50));
-  // Without the server nothing leaves the journal; one more try is for what the cache has given
-  // back.
-  const bool hopeless = !environment_.remote.counters().connected && !first;
+  // Without the server nothing leaves the journal; the next tries are for what the cache has given
+  // back, and for a merge that had to wait for a commit on its way.
+  const bool hopeless = !environment_.remote.counters().connected && round >= kRoundsWhileAway;
   if (hopeless || quitting() || environment_.clock.boottime() >= give_up) return full;
   return ok_status();
 }
@@ -127,16 +129,15 @@ Status Disk::append(WriteKind kind, ByteRange range, ByteView data, bool fua) {
   if (!writable()) return make_error(ErrorCode::kPermissionDenied, "the disk is read-only");
   if (range.empty()) return ok_status();
   std::optional<std::chrono::nanoseconds> give_up;
-  for (;;) {
+  for (unsigned round = 0;; ++round) {
     const auto records = journal_->append(kind, range, data);
     if (records.ok()) {
       for (const JournalRecord& record : *records) pending_.insert(record);
       break;
     }
     if (records.error().code != ErrorCode::kNoSpace) return records.error();
-    const bool first = !give_up.has_value();
-    if (first) give_up = environment_.clock.boottime() + kRoomWait;
-    DIMS_TRY(make_room(records.error(), *give_up, first));
+    if (!give_up) give_up = environment_.clock.boottime() + kRoomWait;
+    DIMS_TRY(make_room(records.error(), *give_up, round));
   }
   // Asking the journal how full it is takes its lock: often enough is enough.
   constexpr std::uint64_t kThrottleEvery = 32;

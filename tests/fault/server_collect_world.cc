@@ -94,7 +94,7 @@ void CollectWorld::restart() {
   collector_.reset();
   catalog_.reset();
   catalog::CatalogOptions options;
-  options.lease_term = std::chrono::hours(24 * 365);
+  options.lease_term = std::chrono::hours(24 * 365 * 100);  // a schedule may take years
   options.retention = {false, 1, 0, 0, 0};
   auto opened = catalog::Catalog::open(objects_, refs_, GenerationId{}, clock_, random_, options);
   if (!opened.ok()) return fail("cannot open: " + opened.error().to_string());
