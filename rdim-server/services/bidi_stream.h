@@ -45,10 +45,13 @@ class BidiStream : public grpc::ServerBidiReactor<Request, Reply>,
   void OnReadDone(bool ok) override {
     const std::uint64_t bytes = ok ? incoming_.ByteSizeLong() : 0;
     context_.budget.take(bytes);
+    // A stream keeps the token that it began with: only a new one can carry another.
+    const bool login_ended = ok && context_.gate.needs_login(ticket_);
     {
       std::lock_guard lock(mutex_);
       charged_ += bytes;
       reading_ = false;
+      login_ended_ = login_ended_ || login_ended;
       if (!ok) {
         no_more_reads_ = true;
       } else if (!over()) {
@@ -113,7 +116,7 @@ class BidiStream : public grpc::ServerBidiReactor<Request, Reply>,
     }
     replies_.insert(at, Queued{std::move(reply), bytes, priority});
   }
-  bool over() const { return cancelled_ || ending_; }
+  bool over() const { return cancelled_ || ending_ || login_ended_; }
 
   template <typename Body>
   void run_task(contract::Priority priority, Body body) {
@@ -182,6 +185,7 @@ class BidiStream : public grpc::ServerBidiReactor<Request, Reply>,
   }
   grpc::Status end_status() {
     std::lock_guard lock(mutex_);
+    if (login_ended_) return to_grpc(access::login_needed());
     if (!ending_) return grpc::Status::OK;
     return to_grpc(make_error(ErrorCode::kUnavailable, "the server is shutting down",
                               "try again when it is back"));
@@ -198,6 +202,7 @@ class BidiStream : public grpc::ServerBidiReactor<Request, Reply>,
   bool waiting_for_room_ = false;
   bool no_more_reads_ = false;
   bool cancelled_ = false;
+  bool login_ended_ = false;
   bool ending_ = false;
   bool finished_ = false;
 };

@@ -89,6 +89,12 @@ class Gate {
   access::Caller caller(const Ticket& ticket) {
     return control_.caller_of(ticket.token, ticket.peer.address);
   }
+  // Whether there is nobody behind the ticket where somebody must be: his token is over, or this
+  // server, started anew, never knew it.
+  bool needs_login(const Ticket& ticket) {
+    return control_.mode() == access::Mode::kOrganisation &&
+           caller(ticket).kind == access::Caller::Kind::kNobody;
+  }
   // Says which image the call is about; asked after it is known that somebody is logged in.
   using ImageOf = std::function<Result<ImageId>()>;
   Result<access::Caller> admit(Rpc rpc, const Ticket& ticket, const ImageOf& image_of = {});
