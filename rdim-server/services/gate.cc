@@ -71,6 +71,14 @@ static_assert(in_order(), "one line a call, in the order of Rpc");
 
 constexpr const char* kTokenKey = "dims-token-bin";
 
+// gRPC writes an IPv6 address's brackets as a URI does: "ipv6:%5B::1%5D:7400".
+std::string readable(std::string peer) {
+  for (const auto& [coded, plain] : {std::pair("%5B", "["), std::pair("%5D", "]")}) {
+    if (const auto at = peer.find(coded); at != std::string::npos) peer.replace(at, 3, plain);
+  }
+  return peer;
+}
+
 // What Access can do without an organisation.
 bool needs_organisation(Rpc rpc) {
   return rpc > Rpc::kChallenge && rpc != Rpc::kInitOrg && rpc != Rpc::kLogout;
@@ -87,7 +95,7 @@ std::span<const RpcRule> rpc_rules() { return kRules; }
 
 Ticket Gate::ticket(const grpc::ServerContextBase& context) const {
   Ticket out;
-  out.peer.address = context.peer();
+  out.peer.address = readable(context.peer());
   if (!out.peer.address.starts_with("unix:")) out.peer.server = certificate_;
   const auto& metadata = context.client_metadata();
   const auto found = metadata.find(kTokenKey);
