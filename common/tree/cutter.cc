@@ -1,8 +1,16 @@
 #include "common/tree/cutter.h"
 
+#include <algorithm>
+#include <array>
+
 #include "common/crypto/hash.h"
 
 namespace dims::tree {
+namespace {
+
+constexpr std::ptrdiff_t kSampleBytes = 512;  // of each end of a page
+
+}  // namespace
 
 Cutter::Cutter(const format::DomainKey& key, std::uint32_t mean_bytes, CutMode mode)
     : max_pages_(format::kMaxChunkPages) {
@@ -18,7 +26,11 @@ Cutter::Cutter(const format::DomainKey& key, std::uint32_t mean_bytes, CutMode m
 
 bool Cutter::ends_chunk(ByteView page) const {
   if (threshold_ == 0) return false;
-  return crypto::short_hash(key_, page) < threshold_;
+  // Both ends of the page decide for it: hashing all of it took a twentieth of an import.
+  std::array<std::uint8_t, 2 * kSampleBytes> sample;
+  std::copy_n(page.begin(), kSampleBytes, sample.begin());
+  std::copy_n(page.end() - kSampleBytes, kSampleBytes, sample.begin() + kSampleBytes);
+  return crypto::short_hash(key_, sample) < threshold_;
 }
 
 std::vector<PageRange> Cutter::cut(ByteView pages) const {

@@ -1,5 +1,6 @@
-// Cutter: where chunks end. A page ends a chunk when a keyed hash of that page alone says so, hence
-// a rewrite moves only the boundaries it touches. Zero pages belong to no chunk.
+// Cutter: where chunks end. A page ends a chunk when a keyed hash of that page's two ends says so
+// (its first and last 512 bytes), hence a rewrite moves only the boundaries it touches. Zero pages
+// belong to no chunk.
 //
 // Threads: const, thread-safe. Units: pages of 4 KiB. Errors: none.
 #pragma once
