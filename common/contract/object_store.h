@@ -85,6 +85,8 @@ class ObjectStore {
                                               std::size_t limit) = 0;
   // Everything that put() answered (stored or present) before this call is durable on return.
   virtual Status barrier() = 0;
+  // A hint that barrier() follows soon: what it would wait for may begin now. Never waits.
+  virtual void expect_barrier() {}
   virtual Result<StoreInfo> info() = 0;
 
   // For whoever promises that objects stay: has() and touch() in one step. What it calls present

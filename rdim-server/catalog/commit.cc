@@ -90,7 +90,9 @@ Result<CommitAnswer> Catalog::commit(const contract::CommitOrder& order) {
     DIMS_TRY(check_record(image->record, order, record));
     seen = image->record;
   }
-  // The walk may take long: the image is free meanwhile, and everything is checked again below.
+  // The walk may take long: the image is free meanwhile, and everything is checked again below. A
+  // refusal is rare, so the disk may begin to write.
+  objects_.expect_barrier();
   DIMS_ASSIGN(const ObjectKey old_root, root_of(seen.head));
   DIMS_ASSIGN(Presence presence,
               check_presence(objects_, old_root, record.root, options_.missing_max,

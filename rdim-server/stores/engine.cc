@@ -116,6 +116,20 @@ Status Engine::make_durable() {
   return ok_status();
 }
 
+void Engine::start_flush() {
+  const std::uint64_t bypassed = bypassed_.load();
+  {
+    // Held for as long as somebody flushes already: then there is nothing to begin.
+    const std::unique_lock lock(durable_mutex_, std::try_to_lock);
+    if (!lock || bypassed <= bypassed_durable_) return;
+  }
+  rocksdb::FlushOptions options;
+  options.wait = false;
+  options.allow_write_stall = true;
+  // Only a hint: whatever stands in the way, make_durable() meets it too and reports it.
+  (void)db_->Flush(options, families_);
+}
+
 Status Engine::flush_all() {
   rocksdb::FlushOptions options;
   options.wait = true;

@@ -46,6 +46,8 @@ class Engine {
 
   Status write(rocksdb::WriteBatch& batch, Durability durability, const std::string& what);
   Status make_durable();
+  // Begins, without waiting, what make_durable() would have to flush.
+  void start_flush();
   // kNoSpace while less than the reserve is free.
   Status check_space();
   // Everything in memory goes to disk; for a clean end.

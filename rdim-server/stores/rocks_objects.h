@@ -39,6 +39,7 @@ class RocksObjectStore : public contract::ObjectStore {
   Result<std::vector<ObjectKey>> list(const std::optional<ObjectKey>& after,
                                       std::size_t limit) override;
   Status barrier() override;
+  void expect_barrier() override { engine_.start_flush(); }
   Result<contract::StoreInfo> info() override;
   Result<std::vector<bool>> touch_present(std::span<const ObjectKey> keys) override;
   Result<std::vector<contract::ObjectRow>> list_rows(const std::optional<ObjectKey>& after,

@@ -27,7 +27,7 @@ namespace dims::stores {
 struct StoreOptions {
   std::string folder;
   // Memory, all explicit so that their sum is known (docs/formats/store.md).
-  std::uint64_t write_buffer_bytes = 32 * kMiB;  // one of the objects' buffers
+  std::uint64_t write_buffer_bytes = 16 * kMiB;  // one of the objects' buffers
   std::uint64_t write_buffers_max = 3;
   std::uint64_t block_cache_bytes = 64 * kMiB;  // indexes and filters of the tables too
   int open_files_max = 512;
