@@ -187,6 +187,7 @@ Result<std::unique_ptr<contract::Remote>> connect_remote(
   client.known_servers.path =
       options.diskless() ? client::user_known_servers() : options.cache_folder + "/known-servers";
   client.known_servers.remember = !looks_only;
+  if (!looks_only) client.network = client::system_network_watch();
   // A folder that turns out to be another's is left as it is.
   if (!options.diskless()) client.known_servers.not_before = options.cache_folder + "/identity";
   if (pin != nullptr) {

@@ -1,6 +1,6 @@
-// CallRegistry: the calls that block a caller's thread now, so that shutdown can end them.
-// Threads: thread-safe. Ownership: a Scope lives as long as its context is in use, and not longer
-// than the registry.
+// CallRegistry: the calls that block a caller's thread now, so that shutdown can end them, and a
+// new connection. Threads: thread-safe. Ownership: a Scope lives as long as its context is in use,
+// and not longer than the registry.
 #pragma once
 
 #include <grpcpp/grpcpp.h>
@@ -35,6 +35,11 @@ class CallRegistry {
   void cancel_all() {
     std::lock_guard lock(mutex_);
     down_ = true;
+    for (grpc::ClientContext* context : contexts_) context->TryCancel();
+  }
+  // Those of this moment; they fail as cancelled by the other side.
+  void break_all() {
+    std::lock_guard lock(mutex_);
     for (grpc::ClientContext* context : contexts_) context->TryCancel();
   }
   bool down() {

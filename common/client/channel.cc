@@ -13,13 +13,14 @@ namespace {
 // What the other side may send ahead of our reading; enough for 1 Gbit/s at 60 ms.
 constexpr int kWindowBytes = static_cast<int>(8 * kMiB);
 constexpr int kMessageBytesMax = static_cast<int>(32 * kMiB);
-// A ping every 20 s. Its answer may stand behind megabytes of data on a slow line, so it gets a
-// minute.
+// A ping after 20 s of silence. Its answer may stand behind megabytes of data on a slow line, so it
+// gets a minute. A host that has moved does not wait for it (roaming.h).
 constexpr int kKeepaliveMs = 20'000;
 constexpr int kKeepaliveTimeoutMs = 60'000;
 constexpr int kBackoffFirstMs = 100;
 constexpr int kBackoffMaxMs = 10'000;
-constexpr int kConnectTimeoutMs = 10'000;
+// Three round trips and more behind whatever else fills a slow line.
+constexpr int kConnectTimeoutMs = 20'000;
 
 namespace tls = grpc::experimental;
 

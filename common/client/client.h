@@ -4,7 +4,8 @@
 // connections are used, so that a bulk transfer (boot, write-back, prefetch) never stands in front
 // of a read that a guest waits for.
 //
-// Threads: the Remote is thread-safe; it has two threads of its own, which end with it. Nothing of
+// Threads: the Remote is thread-safe; it has two threads of its own, three with a network to watch,
+// which end with it. Nothing of
 // gRPC is touched before connect(): a program that forks calls it afterwards. Ownership: destroy it
 // when no call is running; an EventStream may outlive it. Errors: connect() gives kInvalidArgument
 // for an address it cannot read; the calls as common/contract/remote.h says. Memory: bounded by the
@@ -20,6 +21,7 @@
 #include "common/base/units.h"
 #include "common/client/known_servers.h"
 #include "common/client/login_token.h"
+#include "common/client/network_watch.h"
 #include "common/contract/remote.h"
 
 namespace dims::client {
@@ -33,6 +35,9 @@ struct ClientOptions {
   MachineId machine;
   std::string machine_name;
   SessionId session;
+  // Whose changes make the connections anew (roaming.h); none: they stand until they fail. Calls
+  // under way fail as kUnavailable then: for callers that try again.
+  std::shared_ptr<NetworkWatch> network{};
 
   // A put() waits while this much is sent and unanswered, over all callers.
   std::uint64_t put_bytes_in_flight_max = 32 * kMiB;

@@ -3,7 +3,10 @@
 namespace dims::client {
 
 Lane::Lane(const Endpoint& endpoint)
-    : channel_(make_channel(endpoint)), stub_(v1::Dims::NewStub(channel_)), thread_([this] {
+    : endpoint_(endpoint),
+      channel_(make_channel(endpoint)),
+      stub_(v1::Dims::NewStub(channel_)),
+      thread_([this] {
         void* tag = nullptr;
         bool ok = false;
         while (queue_.Next(&tag, &ok)) {
@@ -20,7 +23,23 @@ Lane::~Lane() {
   thread_.join();
 }
 
-bool Lane::connected() { return channel_->GetState(false) == GRPC_CHANNEL_READY; }
+std::shared_ptr<v1::Dims::Stub> Lane::stub() {
+  std::lock_guard lock(mutex_);
+  return stub_;
+}
+
+bool Lane::connected() {
+  std::lock_guard lock(mutex_);
+  return channel_->GetState(false) == GRPC_CHANNEL_READY;
+}
+
+void Lane::reconnect() {
+  auto channel = make_channel(endpoint_);
+  std::shared_ptr<v1::Dims::Stub> stub = v1::Dims::NewStub(channel);
+  std::lock_guard lock(mutex_);
+  channel_.swap(channel);  // the old ones go when the lock is free
+  stub_.swap(stub);
+}
 
 Lane::Activity::Activity(Lane& lane) : lane_(lane) {
   std::lock_guard lock(lane_.mutex_);

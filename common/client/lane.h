@@ -2,7 +2,8 @@
 //
 // Threads: thread-safe. A completion runs on the lane's thread and must not block. Ownership:
 // whoever starts operations holds an Activity; the destructor waits until all are gone, then joins
-// the thread. Operations must have been cancelled before. Errors: none.
+// the thread. Operations must have been cancelled before. Who makes a call that blocks keeps the
+// stub until its end. Errors: none.
 #pragma once
 
 #include <grpcpp/grpcpp.h>
@@ -30,9 +31,12 @@ class Lane {
   Lane(const Lane&) = delete;
   Lane& operator=(const Lane&) = delete;
 
-  v1::Dims::Stub& stub() { return *stub_; }
+  std::shared_ptr<v1::Dims::Stub> stub();
   grpc::CompletionQueue* queue() { return &queue_; }
   bool connected();
+  // A connection of their own for all operations from now on, without any pause that the old one's
+  // failures have earned. Those under way stay where they are.
+  void reconnect();
 
   // While one lives, the queue takes new operations.
   class Activity {
@@ -47,10 +51,11 @@ class Lane {
   };
 
  private:
-  std::shared_ptr<grpc::Channel> channel_;
-  std::unique_ptr<v1::Dims::Stub> stub_;
-  grpc::CompletionQueue queue_;
+  const Endpoint endpoint_;
   std::mutex mutex_;
+  std::shared_ptr<grpc::Channel> channel_;
+  std::shared_ptr<v1::Dims::Stub> stub_;
+  grpc::CompletionQueue queue_;
   std::condition_variable idle_;
   std::size_t activities_ = 0;
   std::thread thread_;

@@ -107,6 +107,17 @@ class MuxStream {
     }
   }
 
+  // Fails everything that waits now; the next send opens a stream on the lane's connection of then.
+  void break_off(const Error& error) {
+    std::shared_ptr<Wire> broken;  // dropped without the lock
+    std::lock_guard lock(mutex_);
+    if (!current_) return;
+    broken = std::move(current_);
+    fail_waiting(*broken, error);
+    broken->context.TryCancel();
+    room_.notify_all();
+  }
+
   // Fails everything that waits, now and later.
   void shutdown() {
     std::lock_guard lock(mutex_);
@@ -157,7 +168,7 @@ class MuxStream {
     wire->on_write = [this, w](bool ok) { return was_written(*w, ok); };
     wire->on_finish = [this, w](bool) { return finished(*w); };
     current_ = wire;
-    wire->call = Traits::open(lane_.stub(), &wire->context, lane_.queue(), &wire->on_start);
+    wire->call = Traits::open(*lane_.stub(), &wire->context, lane_.queue(), &wire->on_start);
   }
 
   void write_locked(Wire& wire) {
@@ -232,7 +243,7 @@ class MuxStream {
       error = wire.status.ok()
                   ? make_error(ErrorCode::kUnavailable, "server " + where_ + " ended the stream")
                   : from_grpc(wire.status, where_);
-      if (wire.answered) {
+      if (wire.answered && !wire.waiting.empty()) {
         spdlog::warn("the {} stream to {} broke with {} requests waiting: {}", Traits::kName,
                      where_, wire.waiting.size(), error.message);
       }

@@ -28,7 +28,13 @@ GrpcRemote::GrpcRemote(ClientOptions options, const Endpoint& endpoint)
       bulk_(std::make_unique<Lane>(endpoint)),
       demand_transfer_(*demand_, options_.address, budget_, counters_),
       bulk_transfer_(*bulk_, options_.address, budget_, counters_),
-      watches_(*demand_, options_.address) {}
+      watches_(*demand_, options_.address) {
+  if (!options_.network || !endpoint.pin) return;  // nobody roams on a UNIX socket
+  const auto server = parse_host_port(options_.address);
+  roaming_ = std::make_unique<Roaming>(Roaming::Parts{
+      options_.network, server.ok() ? server->host : std::string(),
+      [this] { return demand_->connected(); }, [this](const std::string& why) { rebuild(why); }});
+}
 
 GrpcRemote::~GrpcRemote() {
   shutdown();
@@ -37,7 +43,33 @@ GrpcRemote::~GrpcRemote() {
   bulk_.reset();
 }
 
+void GrpcRemote::rebuild(const std::string& why) {
+  const Error changed =
+      make_error(ErrorCode::kUnavailable, "the way to " + options_.address + " has changed: " + why,
+                 "it is tried again at once");
+  {
+    std::lock_guard lock(hello_mutex_);
+    known_.reset();
+    ++connection_;
+  }
+  // New ones first: what fails now may be tried again before this is over.
+  demand_->reconnect();
+  bulk_->reconnect();
+  calls_.break_all();
+  demand_transfer_.break_off(changed);
+  bulk_transfer_.break_off(changed);
+  watches_.break_off(changed);
+  std::lock_guard lock(rebuilt_mutex_);
+  if (on_rebuilt_) on_rebuilt_();
+}
+
+void GrpcRemote::on_rebuilt(std::function<void()> call) {
+  std::lock_guard lock(rebuilt_mutex_);
+  on_rebuilt_ = std::move(call);
+}
+
 void GrpcRemote::shutdown() {
+  if (roaming_) roaming_->stop();
   calls_.cancel_all();
   budget_->shutdown();
   demand_transfer_.shutdown();
@@ -45,33 +77,33 @@ void GrpcRemote::shutdown() {
   watches_.shutdown();
 }
 
-Error GrpcRemote::failed(const grpc::Status& status) {
+Error GrpcRemote::failed(const grpc::Status& status, std::uint64_t connection) {
   if (calls_.down()) return shut_down_error();
   Error error = from_grpc(status, options_.address);
-  note(error);
+  note(error, connection);
   return error;
 }
 
-void GrpcRemote::note(const Error& error) {
+void GrpcRemote::note(const Error& error, std::uint64_t connection) {
   if (error.code != ErrorCode::kUnavailable) return;
   std::lock_guard lock(hello_mutex_);
+  if (connection != connection_) return;  // one that was given up
+  if (known_) ++losses_;
   known_.reset();
-}
-
-Status GrpcRemote::noted(Status status) {
-  if (!status.ok()) note(status.error());
-  return status;
 }
 
 template <typename Request, typename Reply>
 Result<Reply> GrpcRemote::ask(grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&,
                                                            Reply*),
-                              const Request& request) {
+                              const Request& request, std::string* peer) {
   grpc::ClientContext context;
   CallRegistry::Scope scope(calls_, context);
   Reply reply;
-  const grpc::Status status = (demand_->stub().*method)(&context, request, &reply);
-  if (!status.ok()) return failed(status);
+  const std::uint64_t connection = connection_;
+  const auto stub = demand_->stub();
+  const grpc::Status status = ((*stub).*method)(&context, request, &reply);
+  if (!status.ok()) return failed(status, connection);
+  if (peer != nullptr) *peer = context.peer();
   return reply;
 }
 
@@ -89,7 +121,8 @@ Result<GrpcRemote::Known> GrpcRemote::say_hello() {
   put_id(options_.machine, request.mutable_machine());
   request.set_machine_name(options_.machine_name);
   put_id(options_.session, request.mutable_session());
-  DIMS_ASSIGN(const v1::HelloReply reply, ask(&Stub::Hello, request));
+  std::string peer;
+  DIMS_ASSIGN(const v1::HelloReply reply, ask(&Stub::Hello, request, &peer));
   if (reply.protocol() != kProtocol) {
     return make_error(ErrorCode::kUnsupported,
                       "server " + options_.address + " speaks protocol " +
@@ -116,6 +149,7 @@ Result<GrpcRemote::Known> GrpcRemote::say_hello() {
       at_most(kRequestsInFlightDefault, reply.limits().max_requests_in_flight());
   demand_transfer_.set_requests_in_flight(in_flight);
   bulk_transfer_.set_requests_in_flight(in_flight);
+  if (roaming_) roaming_->reached(peer);
   spdlog::info("connected to {} (version {}, generation {})", options_.address, known.info.version,
                known.info.generation.short_hex());
   return known;
@@ -217,7 +251,9 @@ Result<std::vector<VersionInfo>> GrpcRemote::list_versions(const ImageId& image,
   request.set_limit(limit);
   grpc::ClientContext context;
   CallRegistry::Scope scope(calls_, context);
-  const auto reader = demand_->stub().ListVersions(&context, request);
+  const std::uint64_t connection = connection_;
+  const auto stub = demand_->stub();
+  const auto reader = stub->ListVersions(&context, request);
   std::vector<VersionInfo> versions;
   std::optional<Error> bad;
   v1::Version version;
@@ -233,7 +269,7 @@ Result<std::vector<VersionInfo>> GrpcRemote::list_versions(const ImageId& image,
   }
   const grpc::Status status = reader->Finish();
   if (bad) return *bad;
-  if (!status.ok()) return failed(status);
+  if (!status.ok()) return failed(status, connection);
   return versions;
 }
 
@@ -305,22 +341,27 @@ Result<CommitAnswer> GrpcRemote::commit(const CommitOrder& order) {
 Status GrpcRemote::get(const ImageId& image, std::span<const format::ObjectKey> keys,
                        Priority priority, const GetSink& sink) {
   DIMS_ASSIGN(const Known server, known());
-  return noted(transfer(priority).get(server.limits, image, keys, priority, sink));
+  const std::uint64_t connection = connection_;
+  Status got = transfer(priority).get(server.limits, image, keys, priority, sink);
+  if (!got.ok()) note(got.error(), connection);
+  return got;
 }
 
 Result<std::vector<bool>> GrpcRemote::has(const ImageId& image,
                                           std::span<const format::ObjectKey> keys) {
   DIMS_ASSIGN(const Known server, known());
+  const std::uint64_t connection = connection_;
   auto present = bulk_transfer_.has(server.limits, image, keys);
-  if (!present.ok()) note(present.error());
+  if (!present.ok()) note(present.error(), connection);
   return present;
 }
 
 Result<std::uint64_t> GrpcRemote::put(const ImageId& image, std::span<const PutItem> items,
                                       Priority priority) {
   DIMS_ASSIGN(const Known server, known());
+  const std::uint64_t connection = connection_;
   auto stored = transfer(priority).put(server.limits, image, items, priority);
-  if (!stored.ok()) note(stored.error());
+  if (!stored.ok()) note(stored.error(), connection);
   return stored;
 }
 
@@ -334,7 +375,9 @@ Status GrpcRemote::diff(const ImageId& image, const VersionId& old_version,
   grpc::ClientContext context;
   CallRegistry::Scope scope(calls_, context);
   // On the bulk lane: the nodes of a large image are many megabytes.
-  const auto reader = bulk_->stub().Diff(&context, request);
+  const std::uint64_t connection = connection_;
+  const auto stub = bulk_->stub();
+  const auto reader = stub->Diff(&context, request);
   Status outcome;
   v1::DiffReply reply;
   while (reader->Read(&reply)) {
@@ -349,7 +392,7 @@ Status GrpcRemote::diff(const ImageId& image, const VersionId& old_version,
   }
   const grpc::Status status = reader->Finish();
   if (!outcome.ok()) return outcome;
-  if (!status.ok()) return failed(status);
+  if (!status.ok()) return failed(status, connection);
   return ok_status();
 }
 
@@ -374,6 +417,14 @@ RemoteCounters GrpcRemote::counters() {
   out.objects_received = counters_.objects_received;
   out.objects_sent = counters_.objects_sent;
   out.connected = demand_->connected();
+  if (roaming_) {
+    const RoamingCounts roaming = roaming_->counts();
+    out.rebuilt = roaming.rebuilt;
+    out.network_changes = roaming.changes;
+    out.rebuilt_because = roaming.because;
+  }
+  std::lock_guard lock(hello_mutex_);
+  out.losses = losses_;
   return out;
 }
 

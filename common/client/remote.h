@@ -7,6 +7,7 @@
 
 #include "common/client/calls.h"
 #include "common/client/client.h"
+#include "common/client/roaming.h"
 #include "common/client/transfer.h"
 #include "common/client/watch.h"
 
@@ -46,6 +47,7 @@ class GrpcRemote final : public contract::Remote {
                                                        const SessionId& session) override;
   Result<contract::RemoteStoreInfo> store_info() override;
   contract::RemoteCounters counters() override;
+  void on_rebuilt(std::function<void()> call) override;
   void shutdown() override;
 
  private:
@@ -59,7 +61,7 @@ class GrpcRemote final : public contract::Remote {
   template <typename Request, typename Reply>
   Result<Reply> ask(grpc::Status (v1::Dims::Stub::*method)(grpc::ClientContext*, const Request&,
                                                            Reply*),
-                    const Request& request);
+                    const Request& request, std::string* peer = nullptr);
   // The same after Hello.
   template <typename Request, typename Reply>
   Result<Reply> call(grpc::Status (v1::Dims::Stub::*method)(grpc::ClientContext*, const Request&,
@@ -68,10 +70,12 @@ class GrpcRemote final : public contract::Remote {
   Result<Known> say_hello();
   // Known, or one Hello that all callers of the moment share.
   Result<Known> known();
-  Error failed(const grpc::Status& status);
+  // Of a call that was begun on that connection.
+  Error failed(const grpc::Status& status, std::uint64_t connection);
+  // New connections; whatever is under way on the old ones fails, to be tried again.
+  void rebuild(const std::string& why);
   // After a loss the next call says Hello again.
-  void note(const Error& error);
-  Status noted(Status status);
+  void note(const Error& error, std::uint64_t connection);
   Transfer& transfer(contract::Priority priority) {
     return priority == contract::Priority::kDemand ? demand_transfer_ : bulk_transfer_;
   }
@@ -90,6 +94,12 @@ class GrpcRemote final : public contract::Remote {
   std::optional<Result<Known>> last_hello_;
   std::uint64_t hello_round_ = 0;
   bool hello_running_ = false;
+  std::uint64_t losses_ = 0;
+  std::atomic<std::uint64_t> connection_{0};  // how many there were before this one
+
+  std::mutex rebuilt_mutex_;
+  std::function<void()> on_rebuilt_;
+  std::unique_ptr<Roaming> roaming_;  // null: no network to watch; last: it calls this object
 };
 
 }  // namespace dims::client

@@ -100,6 +100,12 @@ void Transfer::set_requests_in_flight(std::size_t requests) {
   put_.set_limit(requests);
 }
 
+void Transfer::break_off(const Error& error) {
+  get_.break_off(error);
+  has_.break_off(error);
+  put_.break_off(error);
+}
+
 void Transfer::shutdown() {
   get_.shutdown();
   has_.shutdown();

@@ -92,6 +92,8 @@ class Transfer {
   Result<std::uint64_t> put(const RequestLimits& limits, const ImageId& image,
                             std::span<const contract::Remote::PutItem> items,
                             contract::Priority priority);
+  // Fails what is under way; what comes next uses the lane's connection of then.
+  void break_off(const Error& error);
   void shutdown();
 
  private:

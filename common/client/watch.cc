@@ -24,8 +24,8 @@ class Watch {
   static std::shared_ptr<Watch> start(Lane& lane, const std::string& where,
                                       const v1::WatchRequest& request);
   Result<ServerEvent> next(std::chrono::milliseconds timeout);
-  // Nobody reads any more, or the whole connection ends.
-  void cancel();
+  // Nobody reads any more, or the connection ends.
+  void cancel(const Error& why = shut_down_error());
 
  private:
   // The operation; gone when gRPC has given its status.
@@ -74,7 +74,7 @@ std::shared_ptr<Watch> Watch::start(Lane& lane, const std::string& where,
   call.on_start = [w](bool ok) { return w->started(ok); };
   call.on_read = [w](bool ok) { return w->was_read(ok); };
   call.on_finish = [w](bool) { return w->finished(); };
-  call.reader = lane.stub().AsyncWatch(&call.context, request, lane.queue(), &call.on_start);
+  call.reader = lane.stub()->AsyncWatch(&call.context, request, lane.queue(), &call.on_start);
   return watch;
 }
 
@@ -130,10 +130,10 @@ Result<ServerEvent> Watch::next(std::chrono::milliseconds timeout) {
   return event;
 }
 
-void Watch::cancel() {
+void Watch::cancel(const Error& why) {
   std::lock_guard lock(mutex_);
   cancelled_ = true;
-  if (!broken_) broken_ = shut_down_error();
+  if (!broken_) broken_ = why;
   arrived_.notify_one();
   if (!call_) return;
   call_->context.TryCancel();
@@ -165,6 +165,17 @@ Result<std::unique_ptr<contract::EventStream>> WatchList::open(const v1::WatchRe
   auto watch = Watch::start(lane_, where_, request);
   watches_.push_back(watch);
   return std::unique_ptr<contract::EventStream>(std::make_unique<WatchHandle>(std::move(watch)));
+}
+
+void WatchList::break_off(const Error& error) {
+  std::vector<std::weak_ptr<Watch>> watches;
+  {
+    std::lock_guard lock(mutex_);
+    watches.swap(watches_);
+  }
+  for (const auto& weak : watches) {
+    if (const auto watch = weak.lock()) watch->cancel(error);
+  }
 }
 
 void WatchList::shutdown() {

@@ -17,6 +17,8 @@ class WatchList {
  public:
   WatchList(Lane& lane, std::string where) : lane_(lane), where_(std::move(where)) {}
   Result<std::unique_ptr<contract::EventStream>> open(const v1::WatchRequest& request);
+  // Those of now end with this error.
+  void break_off(const Error& error);
   void shutdown();
 
  private:

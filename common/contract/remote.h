@@ -137,6 +137,10 @@ struct RemoteCounters {
   std::uint64_t objects_received = 0;
   std::uint64_t objects_sent = 0;
   bool connected = false;
+  std::uint64_t losses = 0;   // times that calls found the connection lost
+  std::uint64_t rebuilt = 0;  // times that it was made anew because the host's network changed
+  std::uint64_t network_changes = 0;
+  std::string rebuilt_because;  // the last time
 };
 
 class EventStream {
@@ -196,6 +200,9 @@ class Remote {
                                                      const SessionId& session) = 0;
   virtual Result<RemoteStoreInfo> store_info() = 0;
   virtual RemoteCounters counters() = 0;
+  // Called, on a thread of the Remote, when the connections were made anew: who sits out a pause
+  // may try at once. An empty one ends that, and waits for a call under way.
+  virtual void on_rebuilt(std::function<void()> /*call*/) {}
   // Ends all waiting calls with kCancelled; for the end of the program.
   virtual void shutdown() = 0;
 };

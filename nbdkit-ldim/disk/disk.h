@@ -142,6 +142,7 @@ class Disk {
   void stop_watch();
   void on_event(const contract::ServerEvent& event);
   void on_handed_over();
+  void on_rebuilt();
   void note_client_alive();
   void keep_alive_note();
 
@@ -196,6 +197,7 @@ class Disk {
   std::mutex watch_mutex_;
   std::condition_variable watch_changed_;
   bool watch_stop_ = false;
+  bool watch_now_ = false;                   // the pause before the next try is over
   contract::EventStream* events_ = nullptr;  // what watch() reads now
   std::uint64_t known_head_sequence_ = 0;
   VersionId known_head_;

@@ -43,7 +43,12 @@ json Disk::status(bool verify) {
   out["image_id"] = state.image.hex();
   out["size_bytes"] = size();
   out["branch"] = state.branch_name;
-  out["server"] = {{"address", options_.server}, {"connected", remote.connected}};
+  out["server"] = {{"address", options_.server},
+                   {"connected", remote.connected},
+                   {"losses", remote.losses},
+                   {"rebuilt", remote.rebuilt},
+                   {"rebuilt_because", remote.rebuilt_because},
+                   {"network_changes", remote.network_changes}};
   out["session"] = {
       {"id", state.session.hex()}, {"mode", state.mode}, {"machine", options_.machine_name}};
   out["version"] = {{"sequence", sequence}, {"id", state.base.hex()}};
@@ -296,6 +301,17 @@ void Disk::on_handed_over() {
   (void)environment_.remote.close_session(state.image, state.session).ok();
 }
 
+// This host has moved: there are new connections, and nobody need wait for his next try.
+void Disk::on_rebuilt() {
+  {
+    const std::lock_guard lock(watch_mutex_);
+    watch_now_ = true;
+  }
+  watch_changed_.notify_all();
+  fetcher_->poke();
+  if (write_back_ != nullptr) write_back_->retry_now();
+}
+
 void Disk::watch() {
   std::unique_lock lock(watch_mutex_);
   std::chrono::milliseconds pause{500};
@@ -332,11 +348,14 @@ void Disk::watch() {
     lock.lock();
     pause = ready ? std::chrono::milliseconds(500)
                   : std::min(pause * 2, std::chrono::milliseconds(5000));
-    watch_changed_.wait_for(lock, pause, [&] { return watch_stop_; });
+    if (watch_changed_.wait_for(lock, pause, [&] { return watch_stop_ || watch_now_; }))
+      pause = std::chrono::milliseconds(500);
+    watch_now_ = false;
   }
 }
 
 void Disk::stop_watch() {
+  environment_.remote.on_rebuilt({});
   {
     const std::lock_guard lock(watch_mutex_);
     watch_stop_ = true;

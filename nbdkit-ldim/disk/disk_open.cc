@@ -90,6 +90,7 @@ Status Disk::start() {
   if (write_back_ != nullptr) write_back_->start();
   if (tidy_ != nullptr) tidy_->start();
   watch_thread_ = std::thread([this] { watch(); });
+  environment_.remote.on_rebuilt([this] { on_rebuilt(); });
   return ok_status();
 }
 

@@ -57,6 +57,12 @@ void WriteBack::request() {
   changed_.notify_all();
 }
 
+void WriteBack::retry_now() {
+  const std::lock_guard lock(mutex_);
+  retry_at_ = std::chrono::nanoseconds(0);
+  retry_pause_ = std::chrono::milliseconds(0);
+}
+
 void WriteBack::hand_over(const std::string& to) {
   {
     const std::lock_guard lock(mutex_);

@@ -100,6 +100,8 @@ class WriteBack {
   void stop();
   // Asks for a commit of everything synced so far, whatever the policy says.
   void request();
+  // The next try of what failed need not wait for its time.
+  void retry_now();
   // Waits until `epoch` is committed. kCancelled when stopped, kDeadlineExceeded after `longest`.
   Status commit_through(std::uint64_t epoch, std::chrono::milliseconds longest) {
     return reach(AckPoint::kCommitted, epoch, longest);

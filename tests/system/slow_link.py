@@ -4,9 +4,7 @@
 Prints which share of the link was used. Asserts only on the number of round trips (counted, not timed). Knobs by
 environment: DIMS_LINK_MBIT (50), DIMS_LINK_DELAY_MS (one way, 10), DIMS_LINK_READ (bytes a read, 65536).
 """
-import json
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,36 +13,14 @@ sys.path.insert(0, str(Path(__file__).parent / "lib"))
 sys.dont_write_bytecode = True
 import dims_system  # noqa: E402
 import sources  # noqa: E402
-from dims_system import check, wait_until  # noqa: E402
+from dims_system import check  # noqa: E402
 from disk_model import check_bytes  # noqa: E402
+from link import Link  # noqa: E402
 from sources import MIB  # noqa: E402
 
 MBIT = float(os.environ.get("DIMS_LINK_MBIT", "50"))
 DELAY_MS = float(os.environ.get("DIMS_LINK_DELAY_MS", "10"))
 READ = int(os.environ.get("DIMS_LINK_READ", "65536"))
-
-
-class Link:
-    """The proxy process in front of a server."""
-
-    def __init__(self, world, server, mbit, delay_ms):
-        port_file = world.path("link.port")
-        port_file.unlink(missing_ok=True)
-        self.process = subprocess.Popen(
-            [sys.executable, "-B", str(Path(__file__).parent / "lib" / "slow_link.py"), str(server.port), str(mbit), str(delay_ms),
-             str(port_file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        world.processes.append(self.process)
-        wait_until(port_file.exists, 60, "the slow link is there")
-        self.address = f"127.0.0.1:{port_file.read_text()}"
-
-    def ask(self, question="counts"):
-        self.process.stdin.write(question + "\n")
-        self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
-
-    def end(self):
-        self.process.stdin.close()
-        self.process.wait(30)
 
 
 def sequential(world, server, key, data, mbit, delay_ms, what, **parameters):

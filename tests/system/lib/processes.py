@@ -121,6 +121,7 @@ class Disk(_Program):
         self.socket = world.path(f"{name}.sock")
         self.parameters = parameters
         self.cache = parameters.get("cache")
+        self.inside = []  # a command that runs another one, in a network of its own, say
 
     @property
     def uri(self):
@@ -129,7 +130,7 @@ class Disk(_Program):
     def start(self):
         self.socket.unlink(missing_ok=True)
         since = self.log.stat().st_size if self.log.exists() else 0
-        command = ["nbdkit", "-f", "-U", self.socket, self.world.plugin]
+        command = [*self.inside, "nbdkit", "-f", "-U", self.socket, self.world.plugin]
         command += [f"{name}={value}" for name, value in self.parameters.items()]
         self.process = self.world.start(command, self.log, self.world.environment(preload=True))
         until = time.monotonic() + START_WITHIN_S

@@ -1,8 +1,8 @@
 """A TCP proxy that is a slow, long link: a rate for each direction over all connections, and a delay.
 
-Runs as a process of its own (python3 slow_link.py TARGET_PORT RATE_MBIT DELAY_MS PORT_FILE). Asked over its
-standard input with one line a question, it answers one JSON line: {"down_bytes", "up_bytes", "rounds"}; the question "reset"
-starts the counts anew.
+Runs as a process of its own (python3 slow_link.py TARGET_PORT RATE_MBIT DELAY_MS PORT_FILE [ADDRESS]). Asked over its
+standard input with one line a question, it answers one JSON line: {"down_bytes", "up_bytes", "rounds", "connections"}; the
+question "reset" starts the counts anew. connections: how many were ever accepted.
 
 rounds is the length of the longest chain of "this was sent after that had arrived": how many times somebody had to
 wait for the other end. It counts round trips whatever the speed of the machine.
@@ -48,13 +48,14 @@ class End:
 
 
 class Proxy:
-    def __init__(self, target_port, rate_bytes, delay_s):
+    def __init__(self, target_port, rate_bytes, delay_s, address):
         self.target_port = target_port
+        self.connections = 0
         self.up, self.down = Direction(rate_bytes, delay_s), Direction(rate_bytes, delay_s)
         self.client_round = self.server_round = 0
         self.first_round = 0
         self.ends = []
-        self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.listener = socket.create_server((address, 0), backlog=64)
 
     def accept(self):
         client, _ = self.listener.accept()
@@ -63,6 +64,7 @@ class Proxy:
         except OSError:
             client.close()
             return
+        self.connections += 1
         a, b = End(client, self.up), End(server, self.down)
         a.peer, b.peer = b, a
         for end in (a, b):
@@ -125,7 +127,8 @@ class Proxy:
         if question == "reset":
             self.up.bytes = self.down.bytes = 0
             self.first_round = self.client_round
-        return {"down_bytes": self.down.bytes, "up_bytes": self.up.bytes, "rounds": self.client_round - self.first_round}
+        return {"down_bytes": self.down.bytes, "up_bytes": self.up.bytes, "rounds": self.client_round - self.first_round,
+                "connections": self.connections}
 
     def run(self):
         while True:
@@ -155,7 +158,7 @@ class Proxy:
 
 def main():
     target_port, rate_mbit, delay_ms = int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
-    proxy = Proxy(target_port, rate_mbit * 1e6 / 8, delay_ms / 1000)
+    proxy = Proxy(target_port, rate_mbit * 1e6 / 8, delay_ms / 1000, sys.argv[5] if len(sys.argv) > 5 else "127.0.0.1")
     with open(sys.argv[4] + ".new", "w") as out:
         out.write(str(proxy.listener.getsockname()[1]))
     os.rename(sys.argv[4] + ".new", sys.argv[4])
