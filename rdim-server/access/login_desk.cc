@@ -1,5 +1,7 @@
 #include "rdim-server/access/login_desk.h"
 
+#include <algorithm>
+
 #include <spdlog/spdlog.h>
 
 #include "common/crypto/hash.h"
@@ -78,14 +80,14 @@ Status LoginDesk::use_nonce(const trust::LoginNonce& nonce) {
   return ok_status();
 }
 
-Status LoginDesk::take_try(const std::string& name, const std::string& machine) {
+Result<LoginDesk::Try> LoginDesk::take_try(const std::string& name, const std::string& place) {
   const auto now = clock_.boottime();
   const std::lock_guard lock(mutex_);
   if (tries_.size() > kTriersMax) {
     std::erase_if(tries_, [&](const auto& one) { return now - one.second.back() > kTryCounts; });
   }
-  const std::string keys[] = {"user " + name, "machine " + machine};
-  for (const std::string& key : keys) {
+  const Try one{{"user " + name, "from " + place}, now};
+  for (const std::string& key : one.keys) {
     auto& times = tries_[key];
     while (!times.empty() && now - times.front() > kTryCounts) times.pop_front();
     if (times.size() < kGuessesPerMinute && tries_.size() <= kTriersMax) continue;
@@ -95,8 +97,20 @@ Status LoginDesk::take_try(const std::string& name, const std::string& machine) 
         ErrorCode::kResourceExhausted, "too many logins were tried",
         "wait " + std::to_string(std::chrono::ceil<std::chrono::seconds>(wait).count()) + " s");
   }
-  for (const std::string& key : keys) tries_[key].push_back(now);
-  return ok_status();
+  for (const std::string& key : one.keys) tries_[key].push_back(now);
+  return one;
+}
+
+void LoginDesk::give_back(const Try& one) {
+  const std::lock_guard lock(mutex_);
+  for (const std::string& key : one.keys) {
+    const auto found = tries_.find(key);
+    if (found == tries_.end()) continue;
+    auto& times = found->second;
+    const auto at = std::find(times.begin(), times.end(), one.time);
+    if (at != times.end()) times.erase(at);
+    if (times.empty()) tries_.erase(found);
+  }
 }
 
 trust::LoginContext LoginDesk::context_of(const trust::LoginNonce& nonce, const MachineId& machine,
@@ -143,24 +157,25 @@ Result<LoginDesk::Done> LoginDesk::login_user(const UserLogin& login, const Peer
   const std::string host = host_of(peer.address);
   // What cannot be a name is nobody's, and nothing to remember.
   if (!trust::is_valid_name(login.name)) return trust::login_refused();
-  DIMS_TRY(take_try(login.name, login.machine.is_zero() ? host : login.machine.hex()));
-  DIMS_TRY(check_nonce(login.nonce));
   const trust::LoginContext context = context_of(login.nonce, login.machine, peer);
+  // Who only says that he is a machine counts as the host that he calls from.
+  const Status machine =
+      login.machine.is_zero() ? ok_status() : book_.with([&](const trust::OrgState& org) {
+        return trust::verify_machine_login(org, context, login.machine_signature);
+      });
+  const bool enrolled = !login.machine.is_zero() && machine.ok();
+  DIMS_ASSIGN(const Try one, take_try(login.name, enrolled ? login.machine.hex() : host));
+  DIMS_TRY(check_nonce(login.nonce));
   const Status known = check_user(login, context, caller);
   if (!known.ok()) {
     refused(login.name, caller);
     return known.error();
   }
-  if (!login.machine.is_zero()) {
-    const Status machine = book_.with([&](const trust::OrgState& org) {
-      return trust::verify_machine_login(org, context, login.machine_signature);
-    });
-    if (!machine.ok()) {
-      refused(login.name, caller);
-      return machine.error();
-    }
-    caller.machine = login.machine;
+  if (!machine.ok()) {
+    refused(login.name, caller);
+    return machine.error();
   }
+  caller.machine = login.machine;
   DIMS_TRY(use_nonce(login.nonce));
   Seen seen;
   seen.time_unix_s = static_cast<std::uint64_t>(
@@ -169,11 +184,7 @@ Result<LoginDesk::Done> LoginDesk::login_user(const UserLogin& login, const Peer
   seen.address = host;
   DIMS_TRY(people_.saw_user(caller.user, seen));
   if (!caller.machine.is_zero()) DIMS_TRY(people_.saw_machine(caller.machine, seen));
-  {
-    // Who knows the passphrase did not guess.
-    const std::lock_guard lock(mutex_);
-    tries_.erase("user " + login.name);
-  }
+  give_back(one);
   audit_.add(caller, "login");
   return issue(std::move(caller), kUserTokenLasts);
 }

@@ -71,8 +71,15 @@ class LoginDesk {
   // Made here and not too old. Used only by a login that is good: so failed ones fill no table.
   Status check_nonce(const trust::LoginNonce& nonce);
   Status use_nonce(const trust::LoginNonce& nonce);
-  // One try more of this name and this machine, or "too many".
-  Status take_try(const std::string& name, const std::string& machine);
+  // One try more of this name and from this place, or "too many". Taken before it is looked at, so
+  // that many at once are no way round the limit.
+  struct Try {
+    std::string keys[2];
+    std::chrono::nanoseconds time{0};
+  };
+  Result<Try> take_try(const std::string& name, const std::string& place);
+  // It was no guess: it does not count.
+  void give_back(const Try& one);
   Status check_user(const UserLogin& login, const trust::LoginContext& context, Caller& caller);
   Done issue(Caller caller, std::chrono::seconds lasts);
   void refused(const std::string& who, const Caller& caller);
