@@ -143,6 +143,8 @@ class Disk {
   void on_event(const contract::ServerEvent& event);
   void on_handed_over();
   void on_rebuilt();
+  bool all_sent() const;
+  void close_session_if_sent();
   void note_client_alive();
   void keep_alive_note();
 

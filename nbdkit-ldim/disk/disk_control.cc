@@ -191,14 +191,27 @@ Status Disk::end_session() {
     }
   }
   DIMS_TRY(state_->update([](LdimState& s) { s.session_open = false; }));
-  const LdimState state = state_->current();
   session_ended_ = true;
-  (void)environment_.remote.close_session(state.image, state.session).ok();
+  close_session_if_sent();
   // With unsent writes the lease runs out instead: the server then says that this machine may hold
   // some.
-  if (write_back_ != nullptr && journal_->synced().epoch <= write_back_->stats().committed_epoch)
-    lease_->release();
+  if (write_back_ != nullptr && all_sent()) lease_->release();
   return ok_status();
+}
+
+bool Disk::all_sent() const {
+  if (write_back_ == nullptr) return true;
+  const JournalStats journal = journal_->stats();
+  return journal.open_epoch_records == 0 &&
+         journal.synced_epoch <= write_back_->stats().committed_epoch;
+}
+
+// What the server knows of a session keeps its base. Unsent writes need that: the session of their
+// next start takes it over.
+void Disk::close_session_if_sent() {
+  if (!all_sent()) return;
+  const LdimState state = state_->current();
+  (void)environment_.remote.close_session(state.image, state.session).ok();
 }
 
 Status Disk::prefetch(const std::vector<ByteRange>& ranges,
@@ -297,8 +310,7 @@ void Disk::on_handed_over() {
   const Status stored = state_->update([](LdimState& s) { s.session_open = false; });
   if (!stored.ok()) return;
   session_ended_ = true;
-  const LdimState state = state_->current();
-  (void)environment_.remote.close_session(state.image, state.session).ok();
+  close_session_if_sent();
 }
 
 // This host has moved: there are new connections, and nobody need wait for his next try.
@@ -400,7 +412,7 @@ Status Disk::close(std::chrono::milliseconds longest) {
     if (!stored.ok()) status = stored;
   }
   if (environment_.remote.counters().connected) {
-    if (ends) (void)environment_.remote.close_session(now.image, now.session).ok();
+    if (ends) close_session_if_sent();
     if (!unsent) lease_->release();
   }
   lease_->stop();

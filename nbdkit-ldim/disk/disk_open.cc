@@ -314,9 +314,14 @@ Result<bool> Disk::journal_is_restored() {
   request.machine = identity_.machine;
   request.machine_name = options_.machine_name;
   request.mode = state.mode;
+  request.base = state.base;  // it stays pinned
   request.journal = journal_->id();
   request.unsent_bytes = pending_.covered_bytes();
-  const auto answer = environment_.remote.open_session(request);
+  auto answer = environment_.remote.open_session(request);
+  if (!answer.ok() && !is_away(answer.error()) && !request.base.is_zero()) {
+    request.base = {};  // let go, or of another history: the journal may be known all the same
+    answer = environment_.remote.open_session(request);
+  }
   if (!answer.ok()) {
     spdlog::warn("the server was not asked for this journal: {}", answer.error().to_string());
     return false;

@@ -76,7 +76,8 @@ Status Disk::start_new_session(bool online) {
   // From here to the end no commit may move the base as well.
   std::unique_lock<std::mutex> no_commit;
   if (write_back_ != nullptr) no_commit = write_back_->hold();
-  if (online && !state.session.is_zero())
+  // With unsent writes it keeps their base until the server is told of the new session.
+  if (online && !unsent && !state.session.is_zero())
     (void)environment_.remote.close_session(state.image, state.session).ok();
   const SessionId session = environment_.random.id<SessionId>();
   DIMS_TRY(state_->update([&](LdimState& s) {

@@ -20,10 +20,9 @@ Error stopped_here() {
 
 }  // namespace
 
-// All machines of a server that was away must not come back in step: 75 to 125 %.
-std::chrono::milliseconds WriteBack::jittered(std::chrono::milliseconds pause) {
+std::chrono::milliseconds jittered(std::chrono::milliseconds pause, Random& random) {
   std::array<std::uint8_t, 1> one{};
-  parts_.random.fill(one);
+  random.fill(one);
   return pause * 3 / 4 + pause * one[0] / 512;
 }
 
@@ -203,7 +202,7 @@ void WriteBack::run() {
           spdlog::warn("write-back waits: {}", committed.error().to_string());
         stats_.trouble = committed.error().to_string();
         retry_pause_ = std::min(std::max(retry_pause_ * 2, kFirstRetry), kLongestRetry);
-        retry_at_ = parts_.clock.boottime() + jittered(retry_pause_);
+        retry_at_ = parts_.clock.boottime() + jittered(retry_pause_, parts_.random);
         requested_ = requested_ || asked;
       }
       changed_.notify_all();

@@ -89,6 +89,9 @@ struct WriteBackParts {
   MachineId machine;
 };
 
+// All machines of a server that was away must not come back in step: 75 to 125 % of a pause.
+std::chrono::milliseconds jittered(std::chrono::milliseconds pause, Random& random);
+
 class WriteBack {
  public:
   WriteBack(const WriteBackParts& parts, const WriteBackOptions& options);
@@ -137,7 +140,6 @@ class WriteBack {
   Error leave_branch(const Error& gone);
   Status enter_branch(const contract::ImageInfo& branch);
   void finish_hand_over(std::unique_lock<std::mutex>& lock);
-  std::chrono::milliseconds jittered(std::chrono::milliseconds pause);
   struct Committed {
     CommitId through;
     VersionId version;

@@ -90,7 +90,8 @@ class Catalog {
 
   // unsent.cc. A machine that lost its lease before it released it stays named in the image's info
   // until it reports that it has nothing left to send (a session's start, a lease of its own, a
-  // commit on its conflict branch) or is forgotten. kNotFound: it is not named there.
+  // commit on its conflict branch) or is forgotten. Who forgets it ends its sessions, too: the
+  // versions that they stand on are kept no longer. kNotFound: it is not named there.
   Status forget_unsent(const ImageId& image, const MachineId& machine);
 
   // commit.cc. In this order: the commit id (its first answer again, or kOtherHistory), lease and
@@ -128,6 +129,10 @@ class Catalog {
 
   Status load();
   Result<ImagePtr> live(const ImageId& id);
+  // Every session of the image that `which` picks, but that one.
+  Status close_sessions(const ImageId& image,
+                        const std::function<bool(const SessionRecord&)>& which,
+                        const SessionId& but);
   // The methods below need the image's mutex.
   Status save(LiveImage& image, ImageRecord next);
   contract::ImageInfo info_of(const LiveImage& image);

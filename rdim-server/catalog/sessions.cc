@@ -6,6 +6,7 @@ namespace dims::catalog {
 namespace {
 
 constexpr int kAttemptsMax = 8;
+constexpr std::size_t kSessionsAtOnce = 256;
 
 Status check_request(const contract::SessionRequest& request) {
   DIMS_TRY(check_machine_name(request.machine_name));
@@ -57,6 +58,16 @@ Result<contract::SessionAnswer> Catalog::open_session(const contract::SessionReq
     if (written.ok() || written.error().code != ErrorCode::kConflict) break;
   }
   DIMS_TRY(written);
+  // A journal has one session at a time. Its former one is over, also if it ended without us, and
+  // its base was kept for what the journal held: the new one's is.
+  if (!request.journal.is_zero()) {
+    DIMS_TRY(close_sessions(
+        request.image,
+        [&](const SessionRecord& other) {
+          return other.journal == request.journal && other.machine == request.machine;
+        },
+        request.session));
+  }
   DIMS_TRY(note_report(*image, request));
   contract::SessionAnswer answer;
   answer.image = info_of(*image);
@@ -79,6 +90,24 @@ Status Catalog::close_session(const ImageId& id, const SessionId& session) {
   if (!current.ok()) return current.error();
   if (!*current) return ok_status();  // closed before, or the answer was lost
   return refs_.remove(key, (*current)->revision);
+}
+
+Status Catalog::close_sessions(const ImageId& id,
+                               const std::function<bool(const SessionRecord&)>& which,
+                               const SessionId& but) {
+  const std::string prefix = session_prefix(id);
+  std::string after;
+  for (;;) {
+    DIMS_ASSIGN(const auto rows, refs_.list(prefix, after, kSessionsAtOnce));
+    for (const auto& [key, value] : rows) {
+      after = key;
+      const auto session = decode_session(value.value);
+      if (key == session_key(id, but) || !session.ok() || !which(*session)) continue;
+      const Status removed = refs_.remove(key, value.revision);
+      if (!removed.ok() && removed.error().code != ErrorCode::kConflict) return removed;
+    }
+    if (rows.size() < kSessionsAtOnce) return ok_status();
+  }
 }
 
 Result<MachineId> Catalog::machine_of_session(const ImageId& image, const SessionId& session) {

@@ -57,7 +57,10 @@ Status Catalog::forget_unsent(const ImageId& id, const MachineId& machine) {
                           machine.short_hex() + " as one that may hold unsent writes",
                       "see 'rdim image info'");
   }
-  return save(*image, std::move(next));
+  DIMS_TRY(save(*image, std::move(next)));
+  // The bases of its sessions were kept for what it might still bring.
+  return close_sessions(
+      id, [&](const SessionRecord& session) { return session.machine == machine; }, {});
 }
 
 }  // namespace dims::catalog

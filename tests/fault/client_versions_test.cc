@@ -1,5 +1,7 @@
 // Histories that part: restored copies, other machines, masters that move on. Names:
 // situation_outcome.
+#include <algorithm>
+#include <set>
 #include <nlohmann/json.hpp>
 
 #include "tests/support/disk_fixture.h"
@@ -126,6 +128,107 @@ TEST_CASE("a_lease_taken_by_another_while_away_makes_a_branch_with_every_flushed
   REQUIRE(!branch.empty());
   CHECK(difference(head_content(second, t.key.key, branch), guest) == "");
   CHECK(difference(DiskFixture::read_all(*disk), guest) == "");
+}
+
+TEST_CASE("a_base_that_retention_let_go_makes_a_branch_with_every_unsent_write") {
+  // The machine comes back: under its guest, or with a new session.
+  for (const bool new_session : {false, true}) {
+    DiskFixture t;
+    FakeRemote remote;
+    const Bytes base = random_content(t.random, kMiB);
+    commit_content(remote, t.key.key, "disk", base, t.random);
+    io::MemoryFileSystem fs;
+    Bytes guest = base;
+    const ImageId image = remote.find_image("disk")->id;
+    VersionId stood_on;
+    {
+      auto disk = t.open(fs, remote);
+      require_ok(disk->client_connected());
+      CHECK(difference(DiskFixture::read_all(*disk), base) == "");  // its cache has all
+      write_at(*disk, guest, 1000, 5000, 1);
+      DiskFixture::sync(*disk);
+      stood_on = remote.server().head(image);
+      remote.set_available(false);
+      write_at(*disk, guest, 20001, 5000, 2);  // parts of pages: they need the base
+      require_ok(disk->flush());
+      write_at(*disk, guest, 500000, 70000, 3);
+      require_ok(disk->flush());
+      if (new_session) {
+        disk->client_left(true);
+        require_ok(disk->close(std::chrono::seconds(1)));
+      }
+    }
+    FakeRemote second(remote.shared_server());
+    remote.server().expire_leases();
+    const Bytes others = random_content(t.random, kMiB);
+    commit_content(second, t.key.key, "disk", others, t.random);
+    remote.server().let_go(stood_on);
+    REQUIRE(!second.get_version(image, stood_on, 0).ok());
+    remote.set_available(true);
+    auto disk = t.open(fs, remote);
+    if (!new_session) {
+      CHECK(difference(DiskFixture::read_all(*disk), guest) == "");
+      DiskFixture::sync(*disk);
+      CHECK(difference(DiskFixture::read_all(*disk), guest) == "");
+    }
+    const auto images = remote.list_images();
+    REQUIRE(images.ok());
+    REQUIRE(images->size() == 2);
+    const std::string branch =
+        images->front().name == "disk" ? images->back().name : images->front().name;
+    CHECK(difference(head_content(second, t.key.key, branch), guest) == "");
+    CHECK(difference(head_content(second, t.key.key, "disk"), others) == "");
+    if (new_session) CHECK(difference(DiskFixture::read_all(*disk), others) == "");
+  }
+}
+
+TEST_CASE("a_base_that_nobody_has_any_more_keeps_every_unsent_write_in_the_journal") {
+  DiskFixture t;
+  t.options.read_ahead = false;
+  FakeRemote remote;
+  const Bytes base = random_content(t.random, kMiB);
+  commit_content(remote, t.key.key, "disk", base, t.random);
+  const ImageId image = remote.find_image("disk")->id;
+  const VersionId stood_on = remote.server().head(image);
+  io::MemoryFileSystem fs;
+  Bytes guest = base;
+  {
+    auto disk = t.open(fs, remote);
+    require_ok(disk->client_connected());
+    remote.set_available(false);
+    write_at(*disk, guest, 40960, 8192, 2);
+    require_ok(disk->flush());
+  }
+  FakeRemote second(remote.shared_server());
+  remote.server().expire_leases();
+  commit_content(second, t.key.key, "disk", random_content(t.random, kMiB), t.random);
+  remote.server().let_go(stood_on);
+  remote.set_available(true);
+  for (int start = 0; start < 2; ++start) {  // and it stays there
+    auto disk = t.open(fs, remote);
+    CHECK(!disk->sync(true, std::chrono::milliseconds(1500)).ok());
+    Bytes written(8192);
+    require_ok(disk->read({40960, written.size()}, written.data()));
+    CHECK(std::all_of(written.begin(), written.end(), [](std::uint8_t b) { return b == 2; }));
+    Bytes absent(4096);
+    CHECK(!disk->read({900 * 1024, absent.size()}, absent.data()).ok());  // never other bytes
+    const auto status = disk->status(false);
+    CHECK(status["journal"]["unsent_epochs"] == 1);
+    CHECK(status["safe_to_switch_off"] == false);
+    CHECK(!status["write_back"]["trouble"].get<std::string>().empty());
+  }
+}
+
+TEST_CASE("clients_of_a_server_that_was_away_do_not_all_come_back_at_once") {
+  SeededRandom random(seed());
+  std::set<std::int64_t> pauses;
+  for (int machine = 0; machine < 200; ++machine) {
+    const auto pause = ldim::jittered(std::chrono::milliseconds(5000), random);
+    CHECK(pause >= std::chrono::milliseconds(3750));
+    CHECK(pause <= std::chrono::milliseconds(6250));
+    pauses.insert(pause.count());
+  }
+  CHECK(pauses.size() > 50);
 }
 
 TEST_CASE("a_dead_holders_lease_ends_and_the_next_machine_starts") {

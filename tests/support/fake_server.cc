@@ -483,6 +483,25 @@ void FakeServer::damage_object(const ObjectKey& key) {
   if (found != objects_.end()) found->second[found->second.size() / 2] ^= 1;
 }
 
+void FakeServer::let_go(const VersionId& version) {
+  std::lock_guard lock(mutex_);
+  versions_.erase(version);
+  std::set<ObjectKey> needed;
+  for (const auto& [id, image] : images_) {
+    const auto head = versions_.find(image.info.head);
+    if (head == versions_.end()) continue;
+    for (const ObjectKey& node : nodes_locked(head->second.record.root, {})) {
+      needed.insert(node);
+      const auto object = objects_.find(node);
+      if (object == objects_.end()) continue;
+      const auto parsed = format::parse_head(object->second);
+      if (parsed.ok()) needed.insert(parsed->children.begin(), parsed->children.end());
+    }
+  }
+  std::erase_if(objects_, [&](const auto& object) { return !needed.contains(object.first); });
+  std::erase_if(complete_, [&](const ObjectKey& key) { return !needed.contains(key); });
+}
+
 void FakeServer::drop_object(const ObjectKey& key) {
   std::lock_guard lock(mutex_);
   objects_.erase(key);

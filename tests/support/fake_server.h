@@ -69,6 +69,9 @@ class FakeServer {
   void change_generation();
   void damage_object(const ObjectKey& key);  // flips a byte
   void drop_object(const ObjectKey& key);
+  // As a collection after retention: the version is not known any more, and what no head needs is
+  // gone.
+  void let_go(const VersionId& version);
   std::vector<ObjectKey> all_objects();
   std::size_t object_count();
   std::size_t open_sessions(const ImageId& image);

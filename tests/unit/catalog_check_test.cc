@@ -193,6 +193,43 @@ TEST_CASE("retention_lets_old_versions_go_and_never_the_head_or_the_base_of_a_se
   CHECK(check(fixture).empty());
 }
 
+TEST_CASE("base_of_a_machine_with_unsent_writes_stays_until_an_administrator_forgets_it") {
+  OneImage fixture;
+  contract::SessionRequest request;
+  request.image = fixture.image.id;
+  request.session.bytes[0] = 1;
+  request.machine.bytes[0] = 1;
+  request.machine_name = "pc1";
+  request.mode = "personal";
+  request.journal.bytes[0] = 7;
+  request.base = fixture.version;
+  REQUIRE(fixture.catalog->open_session(request).ok());
+  fixture.clock.advance(std::chrono::hours(1));  // it went away with its lease
+  const auto other = fixture.acquire(fixture.image, 2);
+  REQUIRE(fixture.catalog->get_image(fixture.image.id)->unsent.size() == 1);
+  for (int n = 0; n < 2; ++n) fixture.commit_tree(fixture.image, other);
+  REQUIRE(
+      fixture.catalog->set_retention(fixture.image.id, catalog::RetentionPolicy{false, 1, 0, 0, 0})
+          .ok());
+  fixture.clock.advance(std::chrono::hours(100));
+  REQUIRE(collect(fixture).ok());
+  CHECK(!*fixture.catalog->is_gone(fixture.version));
+  CHECK(has(fixture, fixture.tree.data));
+  // It comes back for a moment, sends nothing, and is gone again.
+  request.session.bytes[0] = 11;
+  request.unsent_bytes = 512;
+  REQUIRE(fixture.catalog->open_session(request).ok());
+  REQUIRE(collect(fixture).ok());
+  CHECK(!*fixture.catalog->is_gone(fixture.version));
+  REQUIRE(fixture.catalog->forget_unsent(fixture.image.id, request.machine).ok());
+  fixture.clock.advance(std::chrono::hours(100));
+  REQUIRE(collect(fixture).ok());
+  CHECK(*fixture.catalog->is_gone(fixture.version));
+  CHECK(!has(fixture, fixture.tree.data));
+  CHECK(code_of(fixture.catalog->open_session(request)) == ErrorCode::kNotFound);
+  CHECK(check(fixture).empty());
+}
+
 TEST_CASE("retention_keeps_the_first_of_every_hour_day_and_week") {
   using catalog::RetentionChooser;
   constexpr std::uint64_t kHour = 3'600'000'000'000;

@@ -176,3 +176,34 @@ TEST_CASE_METHOD(CatalogFixture, "a session pins its base and learns its journal
   CHECK(!refs.get(catalog::session_key(image.id, request.session))->has_value());
   CHECK(catalog->close_session(image.id, request.session).ok());
 }
+
+TEST_CASE_METHOD(CatalogFixture, "a journal's new session takes the place of its former ones") {
+  const ImageInfo image = make_image("disk");
+  const auto lease = acquire(image);
+  commit_tree(image, lease);
+  const auto open = [&](std::uint8_t session, std::uint8_t machine, std::uint8_t journal) {
+    contract::SessionRequest request;
+    request.image = image.id;
+    request.session.bytes[0] = session;
+    request.machine.bytes[0] = machine;
+    request.machine_name = "pc";
+    request.mode = "personal";
+    if (journal != 0) request.journal.bytes[0] = journal;
+    REQUIRE(catalog->open_session(request).ok());
+  };
+  const auto there = [&](std::uint8_t session) {
+    SessionId id;
+    id.bytes[0] = session;
+    return refs.get(catalog::session_key(image.id, id))->has_value();
+  };
+  open(1, 1, 7);  // its machine went away without a word
+  open(2, 1, 8);  // another folder on it
+  open(3, 2, 7);  // another machine's, whatever it says of the journal
+  open(4, 1, 0);
+  CHECK(there(1));
+  open(5, 1, 7);
+  CHECK(!there(1));
+  for (std::uint8_t other = 2; other <= 5; ++other) CHECK(there(other));
+  open(5, 1, 7);
+  CHECK(there(5));
+}

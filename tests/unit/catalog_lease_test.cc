@@ -123,6 +123,18 @@ TEST_CASE_METHOD(CatalogFixture, "a take-over ends the other's lease and tells h
   CHECK(code_of(catalog->renew_lease(image.id, lease)) == ErrorCode::kStaleLease);
 }
 
+TEST_CASE_METHOD(CatalogFixture, "who is fenced loses one image and nothing else") {
+  const ImageInfo one = make_image("one"), two = make_image("two");
+  const auto lease_of_one = acquire(one, 1);
+  const auto lease_of_two = acquire(two, 1);  // the same machine, from the same address
+  auto take = lease_request(one, 2);
+  take.take_over = true;
+  REQUIRE(catalog->acquire_lease(take).ok());
+  CHECK(code_of(catalog->renew_lease(one.id, lease_of_one)) == ErrorCode::kStaleLease);
+  CHECK(catalog->renew_lease(two.id, lease_of_two).ok());
+  commit_tree(two, lease_of_two);
+}
+
 TEST_CASE_METHOD(CatalogFixture, "an expired lease that somebody takes is announced as lost") {
   const ImageInfo image = make_image("disk");
   acquire(image, 1);

@@ -80,9 +80,32 @@ def page_findings(root):
                         yield f"{where}:{number}: no test is called '{name}'"
 
 
+# The table of traps names tests: cases, files, or programs of ctest.
+def trap_findings(root):
+    known = "\n".join(re.sub(r'"\s*"', "", path.read_text("utf-8")) for path in sorted(root.glob("tests/**/*")) if path.suffix in (".cc", ".cmake"))
+    known += "\n".join(str(path) for path in root.glob("tests/**/*"))
+    known += (root / "tests/sim/CMakeLists.txt").read_text("utf-8")
+    page = root / "docs/reliability.md"
+    lines = page.read_text("utf-8").splitlines()
+    begin = next(n for n, line in enumerate(lines) if line.startswith("## Traps"))
+    for number, line in enumerate(lines[begin + 1:], begin + 2):
+        if line.startswith("## "):
+            return
+        cells = line.split("|")
+        if len(cells) != 4 or set(cells[1].strip()) <= set("-") or cells[1].strip().startswith(("**", "what went")):
+            continue
+        names = CODE.findall(cells[2])
+        if not names:
+            yield f"docs/reliability.md:{number}: no test is named for: {cells[1].strip()}"
+        for name in names:
+            short = name.removesuffix("...").strip().split("/")[-1]
+            if short.replace("sim_", "") not in known:
+                yield f"docs/reliability.md:{number}: no test is called '{name}'"
+
+
 def main():
     root = pathlib.Path(sys.argv[1] if len(sys.argv) == 2 else pathlib.Path(__file__).parents[2])
-    found = list(findings(root))
+    found = list(findings(root)) + (list(trap_findings(root)) if (root / "docs/reliability.md").exists() else [])
     print("\n".join(found + [f"{len(pages(root))} pages read, {len(found)} findings"]))
     return 1 if found else 0
 
