@@ -69,6 +69,7 @@ class GrpcRemote final : public contract::Remote {
   // Known, or one Hello that all callers of the moment share.
   Result<Known> known();
   Error failed(const grpc::Status& status);
+  Error another(const std::string& what) const;
   // After a loss the next call says Hello again.
   void note(const Error& error);
   Status noted(Status status);
