@@ -72,15 +72,18 @@ std::function<Status(const format::VersionRecord&)> signer_check(
     // A branch has no list of its own: who may write the image may write its branches.
     format::VersionRecord as_home = version;
     as_home.image = image;
+    const std::lock_guard lock(seen->mutex);
+    const auto known = seen->found.find(version.signer);
+    Bytes bytes;
     trust::OrgSigner policy(log->state(), [&](const trust::PublicKey& key) -> Result<Bytes> {
-      const std::lock_guard lock(seen->mutex);
-      const auto known = seen->found.find(key);
       if (known != seen->found.end()) return known->second;
-      DIMS_ASSIGN(Bytes bytes, certificates(image, key));
-      seen->found[key] = bytes;
+      DIMS_ASSIGN(bytes, certificates(image, key));
       return bytes;
     });
-    return policy.check(as_home);
+    const Status checked = policy.check(as_home);
+    // What does not convince is asked for again.
+    if (checked.ok() && known == seen->found.end()) seen->found[version.signer] = bytes;
+    return checked;
   };
 }
 

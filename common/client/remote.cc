@@ -84,6 +84,13 @@ Error GrpcRemote::failed(const grpc::Status& status, std::uint64_t connection) {
   return error;
 }
 
+// Not a matter of the network: it says one thing when asked for another.
+Error GrpcRemote::another(const std::string& what) const {
+  return make_error(ErrorCode::kCorrupt,
+                    "server " + options_.address + " answered with another " + what + " than asked",
+                    "ask whoever runs the server");
+}
+
 void GrpcRemote::note(const Error& error, std::uint64_t connection) {
   if (error.code != ErrorCode::kUnavailable) return;
   std::lock_guard lock(hello_mutex_);
@@ -187,13 +194,16 @@ Result<ServerInfo> GrpcRemote::hello() {
 
 Result<ImageInfo> GrpcRemote::create_image(const ImageInfo& image) {
   DIMS_ASSIGN(const v1::Image reply, call(&Stub::CreateImage, to_proto(image)));
-  return from_proto(reply);
+  DIMS_ASSIGN(ImageInfo made, from_proto(reply));
+  if (!(made.id == image.id)) return another("image");
+  return made;
 }
 
 Result<ImageInfo> GrpcRemote::find_image(const std::string& name) {
   v1::GetImageRequest request;
   request.set_name(name);
   DIMS_ASSIGN(const v1::Image reply, call(&Stub::GetImage, request));
+  if (reply.name() != name) return another("image");
   return from_proto(reply);
 }
 
@@ -201,7 +211,9 @@ Result<ImageInfo> GrpcRemote::get_image(const ImageId& id) {
   v1::GetImageRequest request;
   put_id(id, request.mutable_id());
   DIMS_ASSIGN(const v1::Image reply, call(&Stub::GetImage, request));
-  return from_proto(reply);
+  DIMS_ASSIGN(ImageInfo image, from_proto(reply));
+  if (!(image.id == id)) return another("image");
+  return image;
 }
 
 Result<std::vector<ImageInfo>> GrpcRemote::list_images() {
@@ -212,6 +224,8 @@ Result<std::vector<ImageInfo>> GrpcRemote::list_images() {
     DIMS_ASSIGN(const v1::ListImagesReply reply, call(&Stub::ListImages, request));
     for (const v1::Image& image : reply.images()) {
       DIMS_ASSIGN(ImageInfo info, from_proto(image));
+      // By name: so a list that begins again has an end.
+      if (!images.empty() && !(images.back().name < info.name)) return another("list of images");
       images.push_back(std::move(info));
     }
     if (!reply.more() || reply.images().empty()) return images;
@@ -237,8 +251,7 @@ Result<VersionInfo> GrpcRemote::get_version(const ImageId& image, const VersionI
   DIMS_ASSIGN(VersionInfo info, from_proto(reply));
   if ((!version.is_zero() && !(info.id == version)) ||
       (sequence != 0 && info.record.sequence != sequence)) {
-    return make_error(ErrorCode::kCorrupt,
-                      "server " + options_.address + " answered with another version than asked");
+    return another("version");
   }
   return info;
 }
@@ -260,6 +273,7 @@ Result<std::vector<VersionInfo>> GrpcRemote::list_versions(const ImageId& image,
   while (reader->Read(&version)) {
     if (bad) continue;
     Result<VersionInfo> info = from_proto(version);
+    if (info.ok() && limit != 0 && versions.size() == limit) info = another("list of versions");
     if (info.ok()) {
       versions.push_back(*std::move(info));
     } else {
@@ -284,7 +298,11 @@ Result<SessionAnswer> GrpcRemote::open_session(const SessionRequest& session) {
   put_id(session.journal, request.mutable_journal());
   request.set_unsent_bytes(session.unsent_bytes);
   DIMS_ASSIGN(const v1::OpenSessionReply reply, call(&Stub::OpenSession, request));
-  return from_proto(reply);
+  DIMS_ASSIGN(SessionAnswer answer, from_proto(reply));
+  const bool ours =
+      !answer.newest_of_journal || answer.newest_of_journal->journal == session.journal;
+  if (!(answer.image.id == session.image) || !ours) return another("session");
+  return answer;
 }
 
 Status GrpcRemote::close_session(const ImageId& image, const SessionId& session) {

@@ -74,6 +74,7 @@ class GrpcRemote final : public contract::Remote {
   Error failed(const grpc::Status& status, std::uint64_t connection);
   // New connections; whatever is under way on the old ones fails, to be tried again.
   void rebuild(const std::string& why);
+  Error another(const std::string& what) const;
   // After a loss the next call says Hello again.
   void note(const Error& error, std::uint64_t connection);
   Transfer& transfer(contract::Priority priority) {

@@ -49,6 +49,9 @@ Status KeyFile::check_signer(const VersionRecord& version) const {
                         version.signer.short_hex() + ", not by the owner of the key file",
                     "use the key file that the image was imported with");
 }
+Status KeyFile::check_own(const VersionRecord& version) const {
+  return member && member->check_own ? member->check_own(version) : check_signer(version);
+}
 Secret32 KeyFile::local_key() const {
   if (member) return member->local;
   return crypto::prf(image_secret, "local-user", {org.view()});

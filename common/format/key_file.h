@@ -29,6 +29,8 @@ struct MemberKeys {
   MachineId machine;                        // that versions name; zero: no enrolled one
   // Whether a writer made that version.
   std::function<Status(const VersionRecord&)> check_signer;
+  // And by this very user, in this or an earlier session of his. Empty: not asked.
+  std::function<Status(const VersionRecord&)> check_own;
 };
 
 struct KeyFile {
@@ -49,6 +51,8 @@ struct KeyFile {
   Secret32 image_key(const VersionRecord& version) const;
   // kWrongKey, kUntrusted: nobody who may write this image made that version.
   Status check_signer(const VersionRecord& version) const;
+  // The same, and it was this person himself.
+  Status check_own(const VersionRecord& version) const;
   // The machine that a version names.
   MachineId machine_of_record(const MachineId& host) const {
     return member ? member->machine : host;

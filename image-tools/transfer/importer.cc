@@ -311,6 +311,10 @@ Status check_record(const format::KeyFile& key, const contract::ImageInfo& image
         "do not use it; ask whoever runs the server");
   };
   if (!(version.record.image == image.id)) return refuse("belongs to another image");
+  if (version.record.image_bytes != image.image_bytes || !(version.record.tree == image.tree))
+    return refuse("has another size or tree than the server says of the image");
+  if (version.id == image.head && version.record.sequence != image.head_sequence)
+    return refuse("has another number than the server says of the head");
   if (key.member) return key.check_signer(version.record);
   if (!key.check_signer(version.record).ok()) {
     return refuse("is signed by " + version.record.signer.short_hex() +

@@ -85,6 +85,9 @@ class Resolve {
                               "' is not signed by the owner of the key file",
                           "do not use it; ask whoever runs the server");
       }
+      // A branch without a version of its own shows that of the image which it branched from.
+      if (!(side.image.head == side.image.origin))
+        DIMS_TRY(check_record(key_, side.image, side.head));
       DIMS_ASSIGN(side.root, format::open_root(side.head.record, key_.image_key(side.head.record)));
     }
     return ok_status();

@@ -127,7 +127,7 @@ class Disk {
   Status start_new_session(bool online);
   bool resumable() const;
   Status drop_shared_writes();
-  Status check_descends(const VersionId& head, std::uint64_t head_sequence, const VersionId& base);
+  Status check_descends(const contract::VersionInfo& head);
   Status take_lease();
   Status meet_other_history(const Error& foreign);
   Status move_base(const contract::ImageInfo& image);

@@ -3,6 +3,7 @@
 
 #include <thread>
 
+#include "common/contract/image_head.h"
 #include "nbdkit-ldim/disk/disk.h"
 
 namespace dims::ldim {
@@ -231,8 +232,10 @@ Status Disk::open_folder() {
   const VersionId start = image_.head.is_zero() ? image_.origin : image_.head;
   DIMS_ASSIGN(const contract::VersionInfo head,
               environment_.remote.get_version(image_.id, start, 0));
-  fresh.base = head.id;
+  DIMS_TRY(contract::check_head(image_, head, key_));
+  fresh.base = fresh.home_base = head.id;
   fresh.base_record = head.record_bytes;
+  fresh.home_sequence = head.record.sequence;
   state_at_start_ = fresh;
   return state_->store(fresh);
 }

@@ -4,6 +4,7 @@
 #include <thread>
 
 #include "common/base/wire.h"
+#include "common/contract/image_head.h"
 #include "nbdkit-ldim/disk/disk.h"
 
 namespace dims::ldim {
@@ -119,8 +120,10 @@ Status Disk::take_lease() {
   DIMS_ASSIGN(contract::ImageInfo info, environment_.remote.get_image(image));
   if (!info.holder) return lease_->ensure().ok() ? ok_status() : Status(lease.error());
   const bool asks = options_.lease != LeaseKeeper::LeaseAsk::kPlain;
+  constexpr std::chrono::milliseconds kLongestWait = std::chrono::minutes(10);
   const std::chrono::milliseconds longest =
-      asks ? options_.hand_off_wait : info.holder->expires_in + std::chrono::seconds(1);
+      asks ? options_.hand_off_wait
+           : std::min(info.holder->expires_in + std::chrono::seconds(1), kLongestWait);
   const auto give_up = environment_.clock.boottime() + longest;
   spdlog::warn("waiting up to {} s for the lease: {}", longest.count() / 1000,
                lease.error().to_string());
@@ -150,31 +153,31 @@ Status Disk::take_lease() {
   return ok_status();
 }
 
-// The head must stand on what this machine knows; otherwise the server lost history (restored from
-// a backup?).
-Status Disk::check_descends(const VersionId& head, std::uint64_t head_sequence,
-                            const VersionId& base) {
-  if (head == base) return ok_status();
-  DIMS_ASSIGN(const auto base_record, format::decode_version(state_->current().base_record, false));
-  // The last session ended on a conflict branch: that is an image of its own, and stays.
-  if (!(base_record.image == state_->current().home_image)) return ok_status();
+// The head must stand on what this machine knows of the image; otherwise the server lost history
+// (restored from a backup?). Each version names its parent's hash, so nothing in between can be
+// left out or put in. What the last session left on a conflict branch is an image of its own.
+Status Disk::check_descends(const contract::VersionInfo& head) {
+  const LdimState state = state_->current();
+  if (state.home_base.is_zero() || head.id == state.home_base) return ok_status();
   const auto foreign = [&] {
     return make_error(
         ErrorCode::kOtherHistory,
         "the server's history of " + options_.image + " does not contain version " +
-            std::to_string(base_record.sequence) +
-            " that this machine knows (its head is version " + std::to_string(head_sequence) +
+            std::to_string(state.home_sequence) + " that this machine knows (its head is version " +
+            std::to_string(head.record.sequence) +
             "): the server was restored from an older copy, or replaced",
         "nothing was overwritten; give other-history=accept to start on the server's head, "
         "or use another cache folder");
   };
-  if (head_sequence <= base_record.sequence) return foreign();
-  const std::uint64_t steps = head_sequence - base_record.sequence + 1;
-  DIMS_ASSIGN(const auto versions,
-              environment_.remote.list_versions(state_->current().home_image,
-                                                static_cast<std::uint32_t>(steps)));
+  if (head.record.sequence <= state.home_sequence) return foreign();
+  const std::uint64_t steps = head.record.sequence - state.home_sequence;
+  DIMS_ASSIGN(const auto versions, environment_.remote.list_versions(
+                                       state.home_image, static_cast<std::uint32_t>(steps)));
+  VersionId next = head.id;
   for (const contract::VersionInfo& version : versions) {
-    if (version.id == base || version.record.parent == base) return ok_status();
+    if (!(version.id == next)) break;
+    if (version.record.parent == state.home_base) return ok_status();
+    next = version.record.parent;
   }
   return foreign();
 }
@@ -205,14 +208,20 @@ Status Disk::move_base(const contract::ImageInfo& image) {
     known_head_sequence_ = image.head_sequence;
   }
   if (head == state.base) return ok_status();
-  const Status descends = check_descends(head, image.head_sequence, state.base);
+  DIMS_ASSIGN(const contract::VersionInfo version,
+              environment_.remote.get_version(image.id, head, 0));
+  DIMS_TRY(contract::check_head(image, version, key_));
+  if (version.record.image_bytes != state.image_bytes || !(version.record.tree == state.tree)) {
+    return make_error(ErrorCode::kUntrusted,
+                      "version " + std::to_string(version.record.sequence) + " of " +
+                          options_.image + " has another size or tree than this disk",
+                      "use another cache folder, if the image was made anew");
+  }
+  const Status descends = check_descends(version);
   if (!descends.ok() && descends.error().code == ErrorCode::kOtherHistory)
     DIMS_TRY(meet_other_history(descends.error()));
   else if (!descends.ok())
     return descends;
-  DIMS_ASSIGN(const contract::VersionInfo version,
-              environment_.remote.get_version(image.id, head, 0));
-  DIMS_TRY(key_.check_signer(version.record));
   tree::TreeShape shape = tree_->shape();
   DIMS_ASSIGN(shape.root, format::open_root(version.record, key_.image_key(version.record)));
   // The modified list: an optimisation, the new tree can always be walked.
@@ -229,8 +238,9 @@ Status Disk::move_base(const contract::ImageInfo& image) {
   if (!listed.ok()) spdlog::warn("no modified list: {}", listed.error().to_string());
   DIMS_TRY(cache_->sync());
   DIMS_TRY(state_->update([&](LdimState& s) {
-    s.base = head;
+    s.base = s.home_base = head;
     s.base_record = version.record_bytes;
+    s.home_sequence = version.record.sequence;
   }));
   tree_->reset(shape);
   if (fill_ != nullptr) fill_->restart();

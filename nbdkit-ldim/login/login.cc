@@ -2,8 +2,11 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
+
 #include "common/client/client.h"
 #include "common/io/child.h"
+#include "common/trust/grant.h"
 
 namespace dims::ldim {
 namespace {
@@ -15,14 +18,36 @@ bool is_away(const Error& error) {
   return error.code == ErrorCode::kUnavailable || error.code == ErrorCode::kDeadlineExceeded;
 }
 
-// Grants of the server, kept on their way.
+// Grants of the server, kept on their way if they are good. Those that were kept before stay: a
+// server that does not give them any more takes nothing away.
 client::Grants keeping_grants(MachineFolder& folder, client::Member& member) {
   return
       [&folder, &member](KeyScope scope, const trust::ScopeId& id) -> Result<std::vector<Bytes>> {
-        DIMS_ASSIGN(const std::vector<Bytes> all, member.access->grants(scope, id.view(), {}));
-        DIMS_TRY(folder.keep_grants(member.secrets.user, scope, id, all));
+        const trust::UserId& user = member.secrets.user;
+        DIMS_ASSIGN(std::vector<Bytes> fresh, member.access->grants(scope, id.view(), {}));
+        auto kept = folder.grants(user, scope, id);
+        std::vector<Bytes> all = kept.ok() ? std::move(*kept) : std::vector<Bytes>{};
+        const std::size_t before = all.size();
+        for (const Bytes& bytes : fresh) {
+          const auto grant = trust::decode_grant(bytes);
+          const bool good = grant.ok() && grant->recipient == user && grant->scope == scope &&
+                            grant->id == id && trust::check_grant(member.org(), *grant).ok();
+          if (good && std::find(all.begin(), all.end(), bytes) == all.end()) all.push_back(bytes);
+        }
+        if (all.size() != before) DIMS_TRY(folder.keep_grants(user, scope, id, all));
         return all;
       };
+}
+
+// Which image a name means is the server's word alone: a machine that has had it notices another.
+Status check_same_image(const MachineFolder& folder, const std::string& name,
+                        const contract::ImageInfo& found, const std::string& user) {
+  const auto known = folder.image(name);
+  if (!known.ok() || known->image == found.id) return ok_status();
+  return make_error(ErrorCode::kConflict,
+                    "the server gives image " + found.id.short_hex() + " as '" + name +
+                        "', which was " + known->image.short_hex() + " on this machine",
+                    "if it was made anew, run 'ldim images " + user + "' once");
 }
 
 client::Grants kept_grants(MachineFolder& folder, const trust::UserId& user) {
@@ -74,10 +99,11 @@ Result<SessionKeys> online(MachineFolder& folder, const LoginWish& wish, ByteVie
   DIMS_ASSIGN(const auto remote, remote_of(folder, member));
   DIMS_ASSIGN(const contract::ImageInfo found, remote->find_image(wish.image));
   const KnownImage image{found.id, found.domain};
-  DIMS_TRY(folder.keep_image(wish.image, image));
+  DIMS_TRY(check_same_image(folder, wish.image, found, wish.user));
   DIMS_ASSIGN(SessionKeys out, certify(folder, member.log, member.secrets,
                                        keeping_grants(folder, member), image, wish.access));
   DIMS_TRY(member.access->put_session(out.certificate));
+  DIMS_TRY(folder.keep_image(wish.image, image));
   return out;
 }
 

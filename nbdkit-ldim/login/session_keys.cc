@@ -11,11 +11,12 @@ namespace {
 class Standing {
  public:
   Standing(MachineFolder& folder, trust::OrgLog log, std::shared_ptr<client::LoginToken> token,
-           const ImageId& image, const trust::PublicKey& own)
+           const SessionKeys& session, const trust::UserId& user)
       : folder_(folder),
         token_(std::move(token)),
-        image_(image),
-        own_(own),
+        image_(session.image),
+        own_(session.keys.signing.public_key),
+        user_(user),
         log_(std::make_shared<const trust::OrgLog>(std::move(log))) {}
 
   Status check(const format::VersionRecord& version) {
@@ -27,6 +28,18 @@ class Standing {
     if (!read_log().ok()) return known;
     make_check();
     return check_(version);
+  }
+
+  // Made by this user, on whichever machine he was.
+  Status check_own(const format::VersionRecord& version) {
+    if (version.signer == own_) return ok_status();
+    DIMS_TRY(check(version));
+    const std::lock_guard lock(mutex_);
+    DIMS_ASSIGN(const Bytes bytes, find(image_, version.signer));
+    DIMS_ASSIGN(const trust::SessionCertificate certificate, trust::decode_session(bytes));
+    if (certificate.user == user_) return ok_status();
+    return make_error(ErrorCode::kUntrusted,
+                      "version " + std::to_string(version.sequence) + " is somebody else's");
   }
 
  private:
@@ -48,11 +61,17 @@ class Standing {
 
   Result<Bytes> find(const ImageId& image, const trust::PublicKey& key) {
     auto kept = folder_.certificate(key);
-    if (kept.ok()) return kept;
+    if (kept.ok() && is_good(*kept, key)) return kept;
     DIMS_ASSIGN(client::AccessClient* const server, access());
     DIMS_ASSIGN(Bytes bytes, client::certificates_from(*server)(image, key));
-    DIMS_TRY(folder_.keep_certificate(key, bytes));
+    // What is kept is asked for no more.
+    if (is_good(bytes, key)) DIMS_TRY(folder_.keep_certificate(key, bytes));
     return bytes;
+  }
+  bool is_good(ByteView bytes, const trust::PublicKey& key) const {
+    const auto certificate = trust::decode_session(bytes);
+    return certificate.ok() && certificate->session_key == key &&
+           trust::check_session(log_->state(), *certificate).ok();
   }
 
   Status read_log() {
@@ -68,6 +87,7 @@ class Standing {
   const std::shared_ptr<client::LoginToken> token_;
   const ImageId image_;
   const trust::PublicKey own_;
+  const trust::UserId user_;
   std::mutex mutex_;
   std::shared_ptr<const trust::OrgLog> log_;
   std::unique_ptr<client::AccessClient> access_;
@@ -134,11 +154,15 @@ std::shared_ptr<client::LoginToken> session_token(const MachineFolder& folder,
 Result<format::KeyFile> standing_keys(MachineFolder& folder, const SessionKeys& session,
                                       std::shared_ptr<client::LoginToken> token) {
   DIMS_ASSIGN(trust::OrgLog log, folder.log());
-  auto standing = std::make_shared<Standing>(folder, std::move(log), std::move(token),
-                                             session.image, session.keys.signing.public_key);
+  DIMS_ASSIGN(const trust::SessionCertificate mine, trust::decode_session(session.certificate));
+  auto standing =
+      std::make_shared<Standing>(folder, std::move(log), std::move(token), session, mine.user);
   auto member = std::make_shared<format::MemberKeys>(*session.keys.member);
   member->check_signer = [standing](const format::VersionRecord& version) {
     return standing->check(version);
+  };
+  member->check_own = [standing](const format::VersionRecord& version) {
+    return standing->check_own(version);
   };
   format::KeyFile keys = session.keys;
   keys.member = std::move(member);

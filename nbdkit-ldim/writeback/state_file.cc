@@ -9,6 +9,7 @@ namespace {
 
 constexpr std::uint32_t kMagic = 0x3154534c;  // "LST1"
 constexpr std::uint32_t kFormat = 1;
+constexpr std::uint32_t kFormatOnBranch = 2;  // the home image's version stands at the end
 constexpr std::size_t kMaxBytes = 64 * kKiB;
 
 std::string text_of(ByteView bytes) { return std::string(as_text(bytes)); }
@@ -16,10 +17,11 @@ std::string text_of(ByteView bytes) { return std::string(as_text(bytes)); }
 }  // namespace
 
 Bytes encode_state(const LdimState& s) {
+  const bool on_home = s.home_base.is_zero() || s.home_base == s.base;
   Bytes out;
   Writer w(out);
   w.u32(kMagic);
-  w.u32(kFormat);
+  w.u32(on_home ? kFormat : kFormatOnBranch);
   w.string(as_bytes(s.image_name));
   w.id(s.home_image);
   w.id(s.image);
@@ -39,6 +41,10 @@ Bytes encode_state(const LdimState& s) {
   w.id(s.committed.journal);
   w.u64(s.committed.epoch);
   w.id(s.committed.digest);
+  if (!on_home) {
+    w.id(s.home_base);
+    w.u64(s.home_sequence);
+  }
   return out;
 }
 
@@ -50,7 +56,8 @@ Result<LdimState> decode_state(ByteView bytes) {
         "unsent writes are safe in the journal; see ldim(1), 'When the state file is damaged'");
   };
   if (r.u32() != kMagic) return corrupt();
-  if (r.u32() != kFormat) {
+  const std::uint32_t kind = r.u32();
+  if (kind != kFormat && kind != kFormatOnBranch) {
     return make_error(ErrorCode::kUnsupported, "the state file has an unknown format",
                       "update this program");
   }
@@ -75,6 +82,14 @@ Result<LdimState> decode_state(ByteView bytes) {
   s.committed.journal = r.id<JournalId>();
   s.committed.epoch = r.u64();
   s.committed.digest = r.id<Digest>();
+  if (kind == kFormatOnBranch) {
+    s.home_base = r.id<VersionId>();
+    s.home_sequence = r.u64();
+  } else if (const auto base = format::decode_version(s.base_record, false);
+             base.ok() && base->image == s.home_image) {
+    s.home_base = s.base;
+    s.home_sequence = base->sequence;
+  }
   if (!r.at_end()) return corrupt();
   DIMS_TRY(format::check_parameters(s.tree));
   return s;

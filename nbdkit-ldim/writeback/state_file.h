@@ -31,6 +31,8 @@ struct LdimState {
   std::string boot_id;  // of the host when the session began
   VersionId base;       // zero: the empty image
   Bytes base_record;    // of `base`; empty if zero
+  VersionId home_base;  // the newest version of the home image that was seen; zero: unknown
+  std::uint64_t home_sequence = 0;
   std::uint64_t image_bytes = 0;
   format::TreeParameters tree;
   format::CommitPoint committed;  // our journal's newest epoch that the base contains

@@ -339,6 +339,7 @@ Result<bool> WriteBack::attempt(const CommitId& through) {
     // compressor may have packed the same pages differently.
     DIMS_ASSIGN(const contract::VersionInfo first,
                 parts_.remote.get_version(state.image, answer->version, 0));
+    DIMS_TRY(check_ours(first, state, through));
     done.record = first.record_bytes;
     DIMS_ASSIGN(done.root, format::open_root(first.record, parts_.key.image_key(first.record)));
   }
@@ -352,10 +353,20 @@ Result<bool> WriteBack::attempt(const CommitId& through) {
 Status WriteBack::finish(Committed done) {
   DIMS_TRY(parts_.cache.sync());
   if (!step(CommitStep::kCacheSynced)) return stopped_here();
+  // Of the home image, not of a branch: what its later heads must descend from.
+  std::optional<format::VersionRecord> home;
+  if (!done.record.empty()) {
+    DIMS_ASSIGN(home, format::decode_version(done.record, false));
+    if (!(home->image == parts_.state.current().home_image)) home.reset();
+  }
   const auto record_base = [&] {
     return parts_.state.update([&](LdimState& state) {
       state.base = done.version;
       state.base_record = done.record;
+      if (home) {
+        state.home_base = done.version;
+        state.home_sequence = home->sequence;
+      }
       state.committed = {done.through.journal, done.through.epoch, done.through.digest};
     });
   };

@@ -132,6 +132,8 @@ class WriteBack {
   Result<bool> attempt(const CommitId& through);
   // refused: what the server said to the lease request or the commit.
   Result<bool> resolve_foreign_head(const Error& refused);
+  Status check_ours(const contract::VersionInfo& version, const LdimState& state,
+                    const CommitId& through);
   Status adopt(const contract::VersionInfo& version);
   Status make_branch();
   // The id and the first free name, both recorded before they are used.

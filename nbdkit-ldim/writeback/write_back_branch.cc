@@ -16,8 +16,7 @@ Result<bool> WriteBack::resolve_foreign_head(const Error& refused) {
   // Our own commit whose reply was lost? Only the newest version may be: what stands above it is
   // foreign.
   const auto ours = parts_.journal.commit_id(newest.record.commit.epoch);
-  if (newest.record.commit.journal == parts_.journal.id() && ours &&
-      ours->digest == newest.record.commit.digest) {
+  if (ours && newest.id == head && check_ours(newest, state, *ours).ok()) {
     DIMS_TRY(adopt(newest));
     return true;
   }
@@ -25,6 +24,23 @@ Result<bool> WriteBack::resolve_foreign_head(const Error& refused) {
   // The next attempt commits there.
   return make_error(ErrorCode::kConflict, "the image has another head; unsent writes go to " +
                                               parts_.state.current().branch_name);
+}
+
+// Whether a version is one that this journal made on this base, by this very user: a server can
+// copy what he has sent into a version of its own, and its word alone must not empty the journal.
+Status WriteBack::check_ours(const contract::VersionInfo& version, const LdimState& state,
+                             const CommitId& through) {
+  const format::VersionRecord& record = version.record;
+  const format::CommitPoint point{through.journal, through.epoch, through.digest};
+  // A branch may stand on the server's head instead: rescue() brings all that is below as well.
+  const bool stands_here = record.parent == state.base || !(state.image == state.home_image);
+  if (!(record.commit == point) || !(record.image == state.image) || !stands_here) {
+    return make_error(ErrorCode::kUntrusted,
+                      "the server takes version " + std::to_string(record.sequence) +
+                          " for a commit of this machine, and it is not",
+                      "the writes stay in the journal; ask whoever runs the server");
+  }
+  return parts_.key.check_own(record);
 }
 
 Status WriteBack::adopt(const contract::VersionInfo& version) {
@@ -192,6 +208,14 @@ Status WriteBack::rescue() {
   }
   done.version = answer.version;
   done.record = std::move(order.record);
+  if (!(answer.version == format::version_id(done.record))) {
+    DIMS_ASSIGN(const contract::VersionInfo first,
+                parts_.remote.get_version(branch.id, answer.version, 0));
+    stands.image = branch.id;
+    DIMS_TRY(check_ours(first, stands, through));
+    done.record = first.record_bytes;
+    DIMS_ASSIGN(done.root, format::open_root(first.record, parts_.key.image_key(first.record)));
+  }
   DIMS_TRY(finish(std::move(done)));
   spdlog::warn("this machine's state of {} is kept on the server as {}", home.name, branch.name);
   return ok_status();

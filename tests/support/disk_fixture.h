@@ -97,8 +97,9 @@ inline VersionId commit_content(contract::Remote& remote, const format::KeyFile&
   const auto root = editor.finish();
   REQUIRE(root.ok());
   require_ok(uploader.finish());
-  contract::LeaseRequest lease_request{image.id, random.id<SessionId>(), random.id<MachineId>(),
-                                       "importer", false};
+  contract::LeaseRequest lease_request{image.id, random.id<SessionId>(),
+                                       key.machine_of_record(random.id<MachineId>()), "importer",
+                                       false};
   const auto lease = remote.acquire_lease(lease_request);
   REQUIRE(lease.ok());
   format::VersionRecord record;
@@ -109,6 +110,12 @@ inline VersionId commit_content(contract::Remote& remote, const format::KeyFile&
   record.image_bytes = image.image_bytes;
   record.tree = image.tree;
   record.sequence = image.head_sequence + 1;
+  if (key.member) {
+    record.domain_epoch = domain_key.epoch();
+    record.image_epoch = key.image_epoch();
+    record.machine = key.machine_of_record({});
+    record.time_unix_ns = static_cast<std::uint64_t>(system_clock().wall().count());
+  }
   format::seal_root_key(record, key.image_key(image.id), root->key, random);
   contract::CommitOrder order{image.id, lease->lease, lease->token, image.head,
                               format::encode_version(record, key.signing)};

@@ -304,7 +304,7 @@ TEST_CASE("a state file that is not there is no error; a damaged, foreign or fut
     magic[0] ^= 1;
     CHECK(decode_state(magic).error().code == ErrorCode::kCorrupt);
     Bytes future = plain;
-    future[4] = 2;
+    future[4] = 3;
     CHECK(decode_state(future).error().code == ErrorCode::kUnsupported);
     Bytes longer = plain;
     longer.push_back(0);
@@ -312,4 +312,23 @@ TEST_CASE("a state file that is not there is no error; a damaged, foreign or fut
     for (std::size_t n = 0; n < plain.size(); ++n)
       CHECK(!decode_state(ByteView(plain).first(n)).ok());
   }
+}
+
+TEST_CASE("on a branch the state says which version of the home image was seen last") {
+  LdimState state = example_state();
+  state.home_base = counting<VersionId>(0x31);
+  state.home_sequence = 41;
+  const Bytes plain = encode_state(state);
+  CHECK(plain[4] == 2);
+  CHECK(plain.size() == encode_state(example_state()).size() + 40);
+  const auto back = decode_state(plain);
+  REQUIRE(back.ok());
+  CHECK(back->home_base == state.home_base);
+  CHECK(back->home_sequence == 41);
+  CHECK(encode_state(*back) == plain);
+  for (std::size_t n = 0; n < plain.size(); ++n)
+    CHECK(!decode_state(ByteView(plain).first(n)).ok());
+  // On the image itself it is the base, and the format is the first one.
+  state.home_base = state.base;
+  CHECK(encode_state(state) == encode_state(example_state()));
 }
