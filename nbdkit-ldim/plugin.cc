@@ -17,17 +17,18 @@
 
 #include <cerrno>
 #include <cstdlib>
-#include <cstring>
 #include <memory>
 #include <thread>
 
 #include "common/client/client.h"
+#include "common/client/passphrase.h"
 #include "common/crypto/hash.h"
 #include "common/io/errno_map.h"
 #include "common/io/memory_file.h"
 #include "nbdkit-ldim/control/control_server.h"
 #include "nbdkit-ldim/disk/disk.h"
 #include "nbdkit-ldim/disk/preflight.h"
+#include "nbdkit-ldim/login/log_watch.h"
 #include "nbdkit-ldim/login/login.h"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
@@ -58,6 +59,7 @@ struct Serving {
   std::unique_ptr<io::MemoryFileSystem> memory;
   std::unique_ptr<ldim::Disk> disk;
   std::unique_ptr<ldim::ControlServer> control;
+  std::unique_ptr<ldim::LogWatch> log;  // of a member's disk; ends first
 };
 std::unique_ptr<Serving> serving;
 
@@ -112,11 +114,17 @@ int take_passphrase(const char* value) {
                              "a passphrase is not taken from the command line",
                              "use passphrase=- to be asked, +FILE or -FD"));
   }
-  char* text = nullptr;
-  if (nbdkit_read_password(value, &text) == -1) return -1;
-  membership.passphrase =
-      crypto::SecretBytes::take({reinterpret_cast<std::uint8_t*>(text), std::strlen(text)});
-  std::free(text);
+  // Read here and not by nbdkit, whose buffers would keep a copy.
+  std::string source = value;
+  if (source[0] == '+') {
+    char* const absolute = nbdkit_absolute_path(value + 1);
+    if (absolute == nullptr) return -1;
+    source = "+" + std::string(absolute);
+    std::free(absolute);
+  }
+  auto read = client::read_passphrase(source, "Passphrase", false);
+  if (!read.ok()) return report(read.error());
+  membership.passphrase = std::move(*read);
   return 0;
 }
 
@@ -216,6 +224,16 @@ int ldim_get_ready() {
   });
 }
 
+// An administrator may have this machine wiped or revoked while the disk is in use.
+Result<std::unique_ptr<ldim::LogWatch>> watch_log(ldim::Disk& disk) {
+  ldim::LogWatch::Callbacks on;
+  on.halt = [&disk](const Error& why) { disk.halt(why); };
+  on.end = [] { nbdkit_shutdown(); };
+  // nbdkit waits for its clients. Everything is done that must be: nothing is lost by this.
+  on.leave = [] { ::_exit(EXIT_FAILURE); };
+  return ldim::LogWatch::start(options.machine_folder, options.cache_folder, std::move(on));
+}
+
 int ldim_after_fork() {
   return guarded([] {
     auto fresh = std::make_unique<Serving>();
@@ -242,6 +260,11 @@ int ldim_after_fork() {
       if (!control.ok()) return report(control.error());
       fresh->control = std::move(control).value();
     }
+    if (membership.folder) {
+      auto log = watch_log(*fresh->disk);
+      if (!log.ok()) return report(log.error());
+      fresh->log = std::move(log).value();
+    }
     serving = std::move(fresh);
     return 0;
   });
@@ -250,6 +273,7 @@ int ldim_after_fork() {
 void ldim_cleanup() {
   (void)guarded([] {
     if (serving == nullptr) return 0;
+    serving->log.reset();
     serving->control.reset();
     const Status closed = serving->disk->close(kCloseWait);
     if (!closed.ok()) nbdkit_error("%s", closed.error().to_string().c_str());

@@ -164,6 +164,27 @@ class GrpcAccess final : public AccessClient {
     return out;
   }
 
+  Status follow_log(std::uint64_t from_seq, const LogSink& sink) override {
+    v1::GetLogRequest request;
+    request.set_from_seq(from_seq);
+    request.set_follow(true);
+    grpc::ClientContext context;
+    const CallRegistry::Scope scope(calls_, context);
+    const auto reader = stub_->GetLog(&context, request);
+    v1::GetLogReply part;
+    bool wanted = true;
+    while (wanted && reader->Read(&part)) {
+      LogPage page{list(part.records()), {}};
+      const auto end = from_proto(part.end());
+      if (end.ok()) page.end = *end;
+      wanted = end.ok() && sink(page);
+      if (!wanted) context.TryCancel();
+    }
+    const grpc::Status status = reader->Finish();
+    if (!wanted || status.ok()) return ok_status();
+    return failed(status);
+  }
+
   Result<trust::Position> append_log(const trust::Position& expected,
                                      const std::vector<Bytes>& records) override {
     v1::AppendLogRequest request;

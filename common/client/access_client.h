@@ -81,6 +81,9 @@ class AccessClient {
   virtual Result<trust::Position> enroll(const trust::Position& expected, ByteView record,
                                          ByteView user_record) = 0;
   virtual Result<LogPage> get_log(std::uint64_t from_seq) = 0;
+  // The same and then what comes, for as long as `sink` says true; the error that ended it else.
+  using LogSink = std::function<bool(const LogPage&)>;
+  virtual Status follow_log(std::uint64_t from_seq, const LogSink& sink) = 0;
   virtual Result<trust::Position> append_log(const trust::Position& expected,
                                              const std::vector<Bytes>& records) = 0;
 

@@ -102,6 +102,9 @@ Secret32 prf(const Secret32& key, std::string_view label, std::initializer_list<
   Secret32 out;
   std::size_t length = 0;
   require(EVP_MAC_final(mac, out.bytes.data(), &length, out.bytes.size()) == 1 && length == 32);
+  // OpenSSL keeps a context's key until it gets another one.
+  static constexpr Secret32 kNoKey{};
+  require(EVP_MAC_init(mac, kNoKey.bytes.data(), kNoKey.bytes.size(), nullptr) == 1);
   return out;
 }
 

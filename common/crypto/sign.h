@@ -4,7 +4,7 @@
 
 #include <string_view>
 
-#include "common/base/bytes.h"
+#include "common/crypto/held_key.h"
 
 namespace dims::crypto {
 
@@ -12,7 +12,7 @@ using PublicKey = Id<struct PublicKeyTag, 32>;
 using Signature = Id<struct SignatureTag, 64>;
 
 struct SigningKey {
-  Secret32 seed;
+  HeldKey seed;
   PublicKey public_key;
 };
 

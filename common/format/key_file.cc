@@ -4,6 +4,7 @@
 
 #include <map>
 
+#include "common/crypto/secret.h"
 #include "common/format/version.h"
 #include "common/io/errno_map.h"
 #include "common/io/file.h"
@@ -16,6 +17,23 @@ constexpr std::size_t kMaxBytes = 4096;
 
 std::string check_of(std::string_view body) {
   return to_hex(crypto::sha256(as_bytes(body)).view().first(8));
+}
+
+// In place: no copy of a secret is left behind.
+bool read_hex(std::string_view text, MutByteView out) {
+  if (text.size() != out.size() * 2) return false;
+  const auto digit = [](char c) {
+    if (c >= '0' && c <= '9') return c - '0';
+    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+    if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+    return -1;
+  };
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    const int high = digit(text[2 * i]), low = digit(text[2 * i + 1]);
+    if (high < 0 || low < 0) return false;
+    out[i] = static_cast<std::uint8_t>(high << 4 | low);
+  }
+  return true;
 }
 
 Error bad_key_file(const std::string& what) {
@@ -32,14 +50,14 @@ std::string_view trim(std::string_view text) {
 
 }  // namespace
 
-Secret32 KeyFile::image_key(const ImageId& image) const {
+crypto::HeldKey KeyFile::image_key(const ImageId& image) const {
   if (!member) return crypto::prf(image_secret, "image", {image.view()});
   return member->image.rbegin()->second;
 }
-Secret32 KeyFile::image_key(const VersionRecord& version) const {
+crypto::HeldKey KeyFile::image_key(const VersionRecord& version) const {
   if (!member) return image_key(version.image);
   const auto found = member->image.find(version.image_epoch);
-  return found == member->image.end() ? Secret32{} : found->second;
+  return found == member->image.end() ? crypto::HeldKey() : found->second;
 }
 Status KeyFile::check_signer(const VersionRecord& version) const {
   if (member) return member->check_signer(version);
@@ -52,7 +70,7 @@ Status KeyFile::check_signer(const VersionRecord& version) const {
 Status KeyFile::check_own(const VersionRecord& version) const {
   return member && member->check_own ? member->check_own(version) : check_signer(version);
 }
-Secret32 KeyFile::local_key() const {
+crypto::HeldKey KeyFile::local_key() const {
   if (member) return member->local;
   return crypto::prf(image_secret, "local-user", {org.view()});
 }
@@ -127,27 +145,27 @@ Result<KeyFile> parse_key_file(std::string_view text) {
   bool bad = false;
   const auto field = [&]<typename IdType>(std::string_view name, IdType& out) {
     const auto found = fields.find(name);
-    const auto value = found == fields.end() ? std::nullopt : IdType::from_hex_text(found->second);
-    if (!value) {
+    if (found == fields.end() || !read_hex(found->second, out.mut())) {
       problem = bad_key_file("'" + std::string(name) + "' is missing or not " +
                              std::to_string(IdType::kBytes) + " bytes of hex");
       bad = true;
-      return;
     }
-    out = *value;
   };
   KeyFile key;
-  Secret32 seed;
+  Secret32 domain_secret, image_secret, seed;
   field("org", key.org);
   field("domain", key.domain);
-  field("domain-secret", key.domain_secret);
-  field("image-secret", key.image_secret);
+  field("domain-secret", domain_secret);
+  field("image-secret", image_secret);
   field("signing-seed", seed);
+  key.domain_secret = std::move(domain_secret);
+  key.image_secret = std::move(image_secret);
+  key.signing = crypto::signing_key_from_seed(seed);
+  crypto::wipe(seed.mut());
   if (bad) return problem;
   if (check_at == std::string_view::npos || fields["check"] != check_of(text.substr(0, check_at))) {
     return bad_key_file("its check sum is wrong");
   }
-  key.signing = crypto::signing_key_from_seed(seed);
   return key;
 }
 
@@ -178,9 +196,10 @@ Result<KeyFile> load_key_file(const std::string& path) {
     return make_error(ErrorCode::kPermissionDenied, "key file " + path + " can be read by others",
                       "run 'chmod 600 " + path + "'");
   }
-  const auto text = io::read_file(io::posix_file_system(), path, kMaxBytes);
-  if (!text.ok()) return text.error().with_context("key file");
-  auto key = parse_key_file(as_text(*text));
+  auto bytes = io::read_file(io::posix_file_system(), path, kMaxBytes);
+  if (!bytes.ok()) return bytes.error().with_context("key file");
+  const auto text = crypto::SecretBytes::take(*bytes);
+  auto key = parse_key_file(text.text());
   if (!key.ok()) return key.error().with_context(path);
   return key;
 }

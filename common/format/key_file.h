@@ -23,10 +23,10 @@ struct VersionRecord;
 // What a member of an organisation has instead of a key file's image-key secret: what his grants
 // opened, for one image and its branches.
 struct MemberKeys {
-  std::map<std::uint32_t, Secret32> image;  // I of each epoch; never empty
-  Secret32 local;                           // U: wraps what a machine keeps locally
-  std::uint32_t domain_epoch = 0;           // of KeyFile::domain_secret; 0: none, a reader's
-  MachineId machine;                        // that versions name; zero: no enrolled one
+  std::map<std::uint32_t, crypto::HeldKey> image;  // I of each epoch; never empty
+  crypto::HeldKey local;                           // U: wraps what a machine keeps locally
+  std::uint32_t domain_epoch = 0;                  // of KeyFile::domain_secret; 0: none, a reader's
+  MachineId machine;                               // that versions name; zero: no enrolled one
   // Whether a writer made that version.
   std::function<Status(const VersionRecord&)> check_signer;
   // And by this very user, in this or an earlier session of his. Empty: not asked.
@@ -36,8 +36,8 @@ struct MemberKeys {
 struct KeyFile {
   OrgId org;
   DomainId domain;
-  Secret32 domain_secret;
-  Secret32 image_secret;
+  crypto::HeldKey domain_secret;
+  crypto::HeldKey image_secret;
   crypto::SigningKey signing;
   std::shared_ptr<const MemberKeys> member;  // nullptr: one person's key file
 
@@ -45,10 +45,10 @@ struct KeyFile {
     return DomainKey(domain, member ? member->domain_epoch : 1, domain_secret);
   }
   // I of one image in its newest epoch: seals root keys.
-  Secret32 image_key(const ImageId& image) const;
+  crypto::HeldKey image_key(const ImageId& image) const;
   std::uint32_t image_epoch() const { return member ? member->image.rbegin()->first : 1; }
   // I of the version's epoch: opens its root key. What is not there opens nothing.
-  Secret32 image_key(const VersionRecord& version) const;
+  crypto::HeldKey image_key(const VersionRecord& version) const;
   // kWrongKey, kUntrusted: nobody who may write this image made that version.
   Status check_signer(const VersionRecord& version) const;
   // The same, and it was this person himself.
@@ -58,7 +58,7 @@ struct KeyFile {
     return member ? member->machine : host;
   }
   // U: wraps what a machine keeps locally for this person.
-  Secret32 local_key() const;
+  crypto::HeldKey local_key() const;
   // What the image's record on the server holds, so that a wrong key file is found before any
   // write.
   Digest key_check(const ImageId& image) const;

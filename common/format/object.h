@@ -19,6 +19,7 @@
 #include "common/base/result.h"
 #include "common/base/units.h"
 #include "common/crypto/hash.h"
+#include "common/crypto/held_key.h"
 
 namespace dims::format {
 
@@ -87,8 +88,8 @@ class DomainKey {
  private:
   DomainId domain_;
   std::uint32_t epoch_;
-  Secret32 sealing_;
-  Secret32 cutting_;
+  crypto::HeldKey sealing_;
+  crypto::HeldKey cutting_;
 };
 
 // Seals `pages` (a multiple of 4096, 1..32 pages; more aborts). compress: try zstd, keep it if it

@@ -61,9 +61,11 @@ Status verify_user_login(const LoginContext& context, std::string_view name,
 }
 
 Status verify_machine_login(const OrgState& org, const LoginContext& context,
-                            const Signature& signature) {
+                            const Signature& signature, MachineStanding standing) {
   const Machine* const machine = org.machine(context.machine);
-  const bool good = machine != nullptr && !machine->revoked && context.org == org.org();
+  const bool stands =
+      machine != nullptr && (!machine->revoked || standing == MachineStanding::kRevokedToo);
+  const bool good = stands && context.org == org.org();
   const bool fits = crypto::verify(good ? machine->sign_key : nobodys_key(), "login", context.org,
                                    login_body(context, Who::kMachine, {}), signature);
   if (good && fits) return ok_status();

@@ -41,8 +41,11 @@ Signature sign_join_login(const LoginContext& context, const crypto::SecretSigne
 // `login_key` nullptr: no such user; the same work is done and the same error returned.
 Status verify_user_login(const LoginContext& context, std::string_view name,
                          const PublicKey* login_key, const Signature& signature);
+// A revoked machine is let in by kRevokedToo alone: to learn what became of it.
+enum class MachineStanding : std::uint8_t { kEnrolled, kRevokedToo };
 Status verify_machine_login(const OrgState& org, const LoginContext& context,
-                            const Signature& signature);
+                            const Signature& signature,
+                            MachineStanding standing = MachineStanding::kEnrolled);
 Status verify_join_login(const OrgState& org, const LoginContext& context, const PublicKey& key,
                          const Signature& signature);
 Error login_refused();

@@ -209,16 +209,18 @@ void OrgState::take(const KeyChange& b, const LogRecord& record) {
 }
 template <>
 void OrgState::take(const MachineCert& b, const LogRecord& record) {
-  machines_[b.machine] = {b.machine, b.name, b.sign_key, false, std::nullopt, record.seq};
+  machines_[b.machine] = {b.machine, b.name, b.sign_key, false, std::nullopt, record.seq, 0};
   owners_[b.sign_key] = {Owner::kMachine, owner_id(b.machine)};
 }
 template <>
-void OrgState::take(const MachineRevoke& b, const LogRecord&) {
+void OrgState::take(const MachineRevoke& b, const LogRecord& record) {
   machines_[b.machine].revoked = true;
+  machines_[b.machine].orders_seq = record.seq;
 }
 template <>
 void OrgState::take(const MachineWipe& b, const LogRecord& record) {
   machines_[b.machine].wipe = Wipe{record.seq, b.spare_unsent};
+  machines_[b.machine].orders_seq = record.seq;
 }
 template <>
 void OrgState::take(const JoinKey& b, const LogRecord& record) {

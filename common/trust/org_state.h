@@ -42,6 +42,9 @@ struct Machine {
   bool revoked = false;
   std::optional<Wipe> wipe;  // the newest
   std::uint64_t since_seq = 0;
+  // The newest record that orders it anything: revocation or wipe. A revoked machine may read the
+  // log up to it, and no further. 0: none.
+  std::uint64_t orders_seq = 0;
 };
 
 struct Epoch {

@@ -40,6 +40,12 @@ Result<User> user_named(const OrgState& org, const std::string& name) {
 Result<Machine> machine_named(const OrgState& org, const std::string& name) {
   const Machine* const machine = org.machine_named(name);
   if (machine != nullptr) return *machine;
+  // One that was revoked may still be told to erase what it has: the last of that name.
+  const Machine* revoked = nullptr;
+  for (const Machine* const one : org.machines())
+    if (one->name == name && (revoked == nullptr || one->since_seq > revoked->since_seq))
+      revoked = one;
+  if (revoked != nullptr) return *revoked;
   return make_error(ErrorCode::kNotFound, "there is no machine '" + name + "'",
                     "'rdim machine ls' shows which there are");
 }

@@ -40,12 +40,10 @@ CacheKeys::CacheKeys(const Secret32& page_key, const CacheSalt& salt, const Cach
     : salt_(salt),
       header_key_(crypto::prf(page_key, "cache-header",
                               {salt.view(), owner.machine.view(), owner.image.view()})),
-      pages_(
-          crypto::prf(page_key, "cache", {salt.view(), owner.machine.view(), owner.image.view()})),
-      records_(crypto::prf(page_key, "cache-index",
-                           {salt.view(), owner.machine.view(), owner.image.view()})) {}
-
-CacheKeys::~CacheKeys() { crypto::wipe(header_key_.mut()); }
+      pages_(crypto::HeldKey(
+          crypto::prf(page_key, "cache", {salt.view(), owner.machine.view(), owner.image.view()}))),
+      records_(crypto::HeldKey(crypto::prf(
+          page_key, "cache-index", {salt.view(), owner.machine.view(), owner.image.view()}))) {}
 
 Bytes encode_cache_header(CacheFileKind kind, const CacheHeader& header,
                           const Secret32& header_key) {

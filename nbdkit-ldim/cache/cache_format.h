@@ -24,6 +24,7 @@
 #include "common/base/result.h"
 #include "common/base/units.h"
 #include "common/crypto/aead.h"
+#include "common/crypto/held_key.h"
 
 namespace dims::ldim {
 
@@ -93,7 +94,6 @@ struct CacheRecord {
 class CacheKeys {
  public:
   CacheKeys(const Secret32& page_key, const CacheSalt& salt, const CacheOwner& owner);
-  ~CacheKeys();
   CacheKeys(const CacheKeys&) = delete;
   CacheKeys& operator=(const CacheKeys&) = delete;
 
@@ -104,7 +104,7 @@ class CacheKeys {
 
  private:
   CacheSalt salt_;
-  Secret32 header_key_;
+  crypto::HeldKey header_key_;
   crypto::PageCipher pages_;
   crypto::PageCipher records_;
 };

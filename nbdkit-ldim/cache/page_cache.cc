@@ -22,7 +22,7 @@ PageCacheImpl::PageCacheImpl(io::FileSystem& fs, const PageCacheOptions& options
             capacity_pages_),
       limit_now_(options.limit_bytes) {}
 
-PageCacheImpl::~PageCacheImpl() { options_.key = Secret32{}; }
+PageCacheImpl::~PageCacheImpl() = default;
 
 CachePlace PageCacheImpl::find(const ObjectId& object, std::uint32_t* pages) {
   const auto place = index_.find(index_.key_of(object));

@@ -22,6 +22,7 @@
 #include "common/base/clock.h"
 #include "common/base/result.h"
 #include "common/base/units.h"
+#include "common/crypto/held_key.h"
 #include "common/io/file.h"
 
 namespace dims::ldim {
@@ -30,7 +31,7 @@ struct PageCacheOptions {
   std::string folder;
   MachineId machine;
   ImageId image;
-  Secret32 key;  // P of SECURITY 12
+  crypto::HeldKey key;  // P of SECURITY 12
   std::uint64_t limit_bytes = 10 * kGiB;
   std::uint64_t tag_memory_bytes =
       16 * kMiB;  // at most; each MiB saves a system call a read for 250 MiB of pages

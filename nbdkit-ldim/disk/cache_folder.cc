@@ -107,21 +107,23 @@ Result<FolderIdentity> prepare_folder(io::FileSystem& fs, const std::string& fol
 Result<FolderKeys> open_folder_keys(io::FileSystem& fs, const std::string& folder,
                                     const FolderIdentity& identity, const format::KeyFile& key,
                                     Random& random) {
-  DIMS_ASSIGN(const Bytes secret_bytes, io::read_file(fs, folder + "/machine-secret", 32));
-  const auto secret = Secret32::from_view(secret_bytes);
-  if (!secret) return make_error(ErrorCode::kCorrupt, folder + "/machine-secret is damaged");
-  const Secret32 local = crypto::prf(key.local_key(), "local", {secret->view()});
+  DIMS_ASSIGN(Bytes secret_bytes, io::read_file(fs, folder + "/machine-secret", 32));
+  if (secret_bytes.size() != Secret32::kBytes)
+    return make_error(ErrorCode::kCorrupt, folder + "/machine-secret is damaged");
+  const auto secret = crypto::SecretBytes::take(secret_bytes);
+  const crypto::HeldKey local = crypto::prf(key.local_key(), "local", {secret.view()});
   const std::string path = folder + "/keys";
   FolderKeys keys;
-  keys.state = crypto::prf(key.local_key(), "state", {secret->view(), identity.image.view()});
+  keys.state = crypto::prf(key.local_key(), "state", {secret.view(), identity.image.view()});
   DIMS_ASSIGN(const bool there, fs.exists(path));
   if (!there) {
     keys.journal = random.id<Secret32>();
     keys.pages = random.id<Secret32>();
     Bytes plain;
     Writer w(plain);
-    w.id(keys.journal);
-    w.id(keys.pages);
+    plain.reserve(2 * Secret32::kBytes);  // no copy is left behind by growing
+    w.raw(keys.journal.view());
+    w.raw(keys.pages.view());
     DIMS_TRY(io::replace_file(fs, path, crypto::wrap(local, keys_ad(identity), plain, random)));
     crypto::wipe(plain);
     return keys;

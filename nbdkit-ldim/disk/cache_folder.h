@@ -39,9 +39,9 @@ struct FolderIdentity {
 Result<std::optional<FolderIdentity>> read_identity(io::FileSystem& fs, const std::string& folder);
 
 struct FolderKeys {
-  Secret32 journal;  // J
-  Secret32 pages;    // P
-  Secret32 state;
+  crypto::HeldKey journal;  // J
+  crypto::HeldKey pages;    // P
+  crypto::HeldKey state;
 };
 
 // Makes what is missing (folder, identity, keys) and opens the keys.

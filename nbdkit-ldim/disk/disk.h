@@ -109,6 +109,9 @@ class Disk {
   // Seals and syncs; sends what can be sent within `longest`; ends the session if the client left
   // by itself; releases the lease. The disk is of no use afterwards.
   Status close(std::chrono::milliseconds longest);
+  // At once, because it must not be any more (a wipe): seals and syncs what was written, sends
+  // nothing, stops every thread. On return nothing touches the folder; requests fail with `why`.
+  void halt(const Error& why);
 
  private:
   Disk(const DiskOptions& options, const DiskEnvironment& environment);
@@ -136,6 +139,7 @@ class Disk {
   // disk_io.cc
   Status append(WriteKind kind, ByteRange range, ByteView data, bool fua);
   Status make_room(const Error& full, std::chrono::nanoseconds give_up, unsigned round);
+  Status allowed();  // an error once halted
   bool quitting() const { return environment_.quitting && environment_.quitting(); }
   Status check_range(ByteRange range) const;
   void watch();
@@ -187,6 +191,8 @@ class Disk {
   std::atomic<bool> quiesced_{false};
   std::atomic<int> in_flight_{0};
   std::chrono::nanoseconds hold_until_{0};
+  std::atomic<bool> halted_{false};
+  Error halted_why_;  // under gate_mutex_
 
   std::mutex session_mutex_;
   unsigned clients_ = 0;

@@ -13,6 +13,7 @@ using nlohmann::json;
 namespace {
 
 constexpr std::chrono::seconds kAliveNoteEvery{15};
+constexpr std::chrono::seconds kHaltWait{30};  // for requests under way; they wait for nothing
 
 double rate(std::uint64_t part, std::uint64_t whole) {
   return whole == 0 ? 0.0 : static_cast<double>(part) / static_cast<double>(whole);
@@ -49,6 +50,10 @@ json Disk::status(bool verify) {
                    {"rebuilt", remote.rebuilt},
                    {"rebuilt_because", remote.rebuilt_because},
                    {"network_changes", remote.network_changes}};
+  {
+    const std::lock_guard lock(gate_mutex_);
+    out["halted"] = halted_.load() ? halted_why_.to_string() : std::string();
+  }
   out["session"] = {
       {"id", state.session.hex()}, {"mode", state.mode}, {"machine", options_.machine_name}};
   out["version"] = {{"sequence", sequence}, {"id", state.base.hex()}};
@@ -420,6 +425,39 @@ Status Disk::close(std::chrono::milliseconds longest) {
   const Status synced = cache_->sync();
   if (!synced.ok()) spdlog::warn("the cache was not synced: {}", synced.error().to_string());
   return status;
+}
+
+void Disk::halt(const Error& why) {
+  {
+    const std::lock_guard lock(gate_mutex_);
+    halted_why_ = why;
+    halted_.store(true);
+    quiesced_.store(false);
+  }
+  gate_changed_.notify_all();
+  // Whoever waits for the server waits no more, and whoever holds the session lets go of it.
+  environment_.remote.shutdown();
+  fetcher_->stop();
+  {
+    const std::lock_guard lock(session_mutex_);
+    if (closed_) return;
+    closed_ = true;
+  }
+  if (read_ahead_ != nullptr) read_ahead_->stop();
+  if (fill_ != nullptr) fill_->stop();
+  if (version_fetch_ != nullptr) version_fetch_->stop();
+  stop_watch();
+  if (write_back_ != nullptr) write_back_->stop();
+  if (tidy_ != nullptr) tidy_->stop();
+  lease_->stop();
+  {
+    std::unique_lock lock(gate_mutex_);
+    gate_changed_.wait_for(lock, kHaltWait, [&] { return in_flight_.load() == 0; });
+  }
+  if (journal_ != nullptr) {
+    const auto sealed = journal_->flush();
+    if (!sealed.ok()) spdlog::error("{}", sealed.error().to_string());
+  }
 }
 
 Disk::~Disk() {

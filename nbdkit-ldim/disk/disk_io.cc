@@ -52,10 +52,16 @@ void Disk::enter() {
 }
 
 void Disk::leave() {
-  if (in_flight_.fetch_sub(1) == 1 && quiesced_.load()) {
+  if (in_flight_.fetch_sub(1) == 1 && (quiesced_.load() || halted_.load())) {
     const std::lock_guard lock(gate_mutex_);
     gate_changed_.notify_all();
   }
+}
+
+Status Disk::allowed() {
+  if (!halted_.load()) return ok_status();
+  const std::lock_guard lock(gate_mutex_);
+  return halted_why_;
 }
 
 Status Disk::check_range(ByteRange range) const {
@@ -67,6 +73,7 @@ Status Disk::check_range(ByteRange range) const {
 
 Status Disk::read(ByteRange range, std::uint8_t* out) {
   const Request request(*this);
+  DIMS_TRY(allowed());
   DIMS_TRY(check_range(range));
   reads_.fetch_add(1, std::memory_order_relaxed);
   bytes_read_.fetch_add(range.count, std::memory_order_relaxed);
@@ -125,6 +132,7 @@ Status Disk::make_room(const Error& full, std::chrono::nanoseconds give_up, unsi
 
 Status Disk::append(WriteKind kind, ByteRange range, ByteView data, bool fua) {
   const Request request(*this);
+  DIMS_TRY(allowed());
   DIMS_TRY(check_range(range));
   if (!writable()) return make_error(ErrorCode::kPermissionDenied, "the disk is read-only");
   if (range.empty()) return ok_status();
@@ -167,6 +175,7 @@ Status Disk::zero(ByteRange range, bool trim, bool fua) {
 }
 
 Status Disk::flush() {
+  DIMS_TRY(allowed());
   flushes_.fetch_add(1, std::memory_order_relaxed);
   if (!writable()) return ok_status();
   const auto sealed = journal_->flush();
@@ -185,12 +194,14 @@ Status Disk::flush() {
 
 Status Disk::cache(ByteRange range) {
   const Request request(*this);
+  DIMS_TRY(allowed());
   DIMS_TRY(check_range(range));
   return reader_->ensure(pages_touched(range), contract::Priority::kBoot, FetchWait::kWait);
 }
 
 Result<std::vector<DiskExtent>> Disk::extents(ByteRange range, bool one) {
   const Request request(*this);
+  DIMS_TRY(allowed());
   DIMS_TRY(check_range(range));
   range.count = std::min(range.count, kMaxExtentBytes);
   std::vector<DiskExtent> out;
@@ -250,6 +261,7 @@ Status Disk::client_connected() {
   // Held to the end: a second connection of the same guest must not be served before the base has
   // moved.
   const std::lock_guard lock(session_mutex_);
+  DIMS_TRY(allowed());
   if (closed_) return make_error(ErrorCode::kCancelled, "LDIM is stopping");
   const auto idle = environment_.clock.boottime() - last_client_left_;
   const bool grace_over = last_client_left_.count() != 0 && idle >= options_.session_grace;

@@ -27,6 +27,7 @@
 #include "common/base/clock.h"
 #include "common/base/result.h"
 #include "common/base/units.h"
+#include "common/crypto/held_key.h"
 #include "common/io/file.h"
 
 namespace dims::ldim {
@@ -63,7 +64,7 @@ struct JournalOptions {
   MachineId machine;
   ImageId image;
   SessionId session;
-  Secret32 key;  // J of SECURITY 12
+  crypto::HeldKey key;  // J of SECURITY 12
   std::uint64_t segment_bytes = 64 * kMiB;
   std::uint64_t limit_bytes = 4 * kGiB;  // of all segments together; one is kept for merge()
 };

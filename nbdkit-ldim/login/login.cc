@@ -7,6 +7,7 @@
 #include "common/client/client.h"
 #include "common/io/child.h"
 #include "common/trust/grant.h"
+#include "nbdkit-ldim/login/orders.h"
 
 namespace dims::ldim {
 namespace {
@@ -107,9 +108,20 @@ Result<SessionKeys> online(MachineFolder& folder, const LoginWish& wish, ByteVie
   return out;
 }
 
+// What the log says of this machine, done; an error if that ends the login.
+Status obey_log(MachineFolder& folder, const trust::OrgState& org) {
+  const trust::MachineFile& machine = folder.machine();
+  const Orders orders = orders_of(org, machine.machine, machine.obeyed_wipe_seq);
+  if (!orders.any()) return ok_status();
+  if (orders.wipe) DIMS_TRY(folder.obey(*orders.wipe));
+  return explain(orders, machine.name);
+}
+
 Result<SessionKeys> offline(MachineFolder& folder, const LoginWish& wish, ByteView passphrase,
                             const Error& away) {
   DIMS_ASSIGN(const trust::OrgLog log, folder.log());
+  // A running disk may have read what it says, and have been cut off before it was done.
+  DIMS_TRY(obey_log(folder, log.state()));
   auto secrets = folder.offline().login(log.state(), wish.user, passphrase);
   if (!secrets.ok()) return secrets.error().with_context(away.message);
   DIMS_ASSIGN(const KnownImage image, folder.image(wish.image));
@@ -131,19 +143,16 @@ Status contact(MachineFolder& folder) {
   if (!log.ok() && log.error().code == ErrorCode::kPermissionDenied) {
     return make_error(ErrorCode::kPermissionDenied,
                       "the server refuses this machine ('" + folder.machine().name +
-                          "'): it was revoked, or never enrolled there",
+                          "'): it was never enrolled there",
                       "ask an administrator; unsent writes are still in the cache folder");
   }
   if (!log.ok()) return log.error();
   DIMS_TRY(folder.keep_log(*log));
-  const auto due = trust::wipe_due(log->state(), folder.machine());
-  if (!due) return ok_status();
-  DIMS_TRY(folder.obey(*due));
-  DIMS_TRY(access->report_wipe(due->seq));
-  return make_error(ErrorCode::kPermissionDenied,
-                    "an administrator has had this machine erase its keys and caches" +
-                        std::string(due->spare_unsent ? "; unsent writes are spared" : ""),
-                    "log in again to work with it");
+  const Status ordered = obey_log(folder, log->state());
+  // Said at each contact: the answer to an earlier one may have been lost.
+  if (folder.machine().obeyed_wipe_seq != 0)
+    DIMS_TRY(access->report_wipe(folder.machine().obeyed_wipe_seq));
+  return ordered;
 }
 
 Result<SessionKeys> log_in(const LoginWish& wish, ByteView passphrase) {
@@ -177,6 +186,7 @@ Result<ImageList> list_images(const std::string& machine_folder, const std::stri
   auto member = enter(folder, user, passphrase);
   if (!member.ok() && is_away(member.error())) {
     DIMS_ASSIGN(const trust::OrgLog log, folder.log());
+    DIMS_TRY(obey_log(folder, log.state()));
     const auto secrets = folder.offline().login(log.state(), user, passphrase);
     if (!secrets.ok()) return secrets.error().with_context(member.error().message);
     out.offline = true;

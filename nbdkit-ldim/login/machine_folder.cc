@@ -85,6 +85,12 @@ Result<std::optional<Secret32>> machine_seal() {
   return key;
 }
 
+// Spared: the journal and what opens it for its user. It holds what no server has.
+void erase_cache(const std::string& folder, bool spare_unsent) {
+  if (!spare_unsent) return remove_all(folder);
+  for (const char* part : {"/cache", "/scratch"}) remove_all(folder + part);
+}
+
 MachineFolder::MachineFolder(client::OrgFolder org, trust::MachineFile machine,
                              client::KnownOrg known)
     : org_(std::move(org)),
@@ -147,6 +153,16 @@ Result<trust::OrgLog> MachineFolder::log() const {
 Status MachineFolder::keep_log(const trust::OrgLog& log) {
   if (log.size() == known_.records.size()) return ok_status();
   known_.records = client::records_of(log);
+  // Every running disk of the machine keeps it, and logins do.
+  const int turn =
+      ::open(org_.file("organisation.lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  if (turn < 0) return io::errno_error(errno, "cannot open", org_.file("organisation.lock"));
+  const std::unique_ptr<const int, void (*)(const int*)> held(&turn,
+                                                              [](const int* fd) { ::close(*fd); });
+  if (::flock(turn, LOCK_EX) != 0) return io::errno_error(errno, "cannot lock", org_.path());
+  DIMS_ASSIGN(const auto now, org_.load());
+  if (now && now->org == known_.org && now->records.size() > known_.records.size())
+    return ok_status();
   return org_.save(known_);
 }
 
@@ -243,9 +259,7 @@ Status MachineFolder::obey(const trust::Wipe& wipe) {
     DIMS_ASSIGN(caches, decode_list(*known, org_.file("caches")));
   }
   for (const Bytes& one : caches) {
-    const std::string folder(as_text(one));
-    // Spared: the journal and what opens it for its user. It holds what no server has.
-    remove_all(wipe.spare_unsent ? folder + "/cache" : folder);
+    erase_cache(std::string(as_text(one)), wipe.spare_unsent);
   }
   for (const char* part : {"grants", "certificates", "images"}) remove_all(org_.file(part));
   if (!wipe.spare_unsent) remove_all(org_.file("caches"));

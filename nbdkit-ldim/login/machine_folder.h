@@ -29,6 +29,10 @@ struct KnownImage {
   DomainId domain;
 };
 
+// What a wipe erases of a cache folder; with `spare_unsent` the journal stays, and what opens it
+// for its user. What cannot be removed is logged.
+void erase_cache(const std::string& folder, bool spare_unsent);
+
 class MachineFolder {
  public:
   static Result<MachineFolder> open(const std::string& path);
@@ -44,6 +48,7 @@ class MachineFolder {
   // Borrows machine().
   client::LoginPlace place() const;
   Result<trust::OrgLog> log() const;
+  // What another process has kept meanwhile stays if it is more.
   Status keep_log(const trust::OrgLog& log);
 
   // Grants of one user, as they came.

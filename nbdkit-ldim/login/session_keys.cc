@@ -3,6 +3,7 @@
 #include <mutex>
 
 #include "common/base/wire.h"
+#include "common/crypto/hash.h"
 
 namespace dims::ldim {
 namespace {
@@ -103,15 +104,15 @@ Bytes encode_session_keys(const SessionKeys& session) {
   const format::KeyFile& keys = session.keys;
   w.id(keys.org);
   w.id(keys.domain);
-  w.id(keys.domain_secret);
-  w.id(keys.signing.seed);
-  w.id(keys.member->local);
+  w.raw(keys.domain_secret.view());
+  w.raw(keys.signing.seed.view());
+  w.raw(keys.member->local.view());
   w.u32(keys.member->domain_epoch);
   w.id(keys.member->machine);
   w.u32(static_cast<std::uint32_t>(keys.member->image.size()));
   for (const auto& [epoch, secret] : keys.member->image) {
     w.u32(epoch);
-    w.id(secret);
+    w.raw(secret.view());
   }
   w.id(session.image);
   w.string(session.certificate);
@@ -126,7 +127,9 @@ Result<SessionKeys> decode_session_keys(ByteView bytes) {
   out.keys.org = r.id<OrgId>();
   out.keys.domain = r.id<DomainId>();
   out.keys.domain_secret = r.id<Secret32>();
-  out.keys.signing = crypto::signing_key_from_seed(r.id<Secret32>());
+  Secret32 seed = r.id<Secret32>();
+  out.keys.signing = crypto::signing_key_from_seed(seed);
+  crypto::wipe(seed.mut());
   member->local = r.id<Secret32>();
   member->domain_epoch = r.u32();
   member->machine = r.id<MachineId>();

@@ -14,6 +14,7 @@
 #include "common/base/clock.h"
 #include "common/base/mutex.h"
 #include "common/contract/remote.h"
+#include "common/crypto/held_key.h"
 #include "common/io/file.h"
 
 namespace dims::ldim {
@@ -58,7 +59,7 @@ class StateFile {
   Status store_locked(const LdimState& state) DIMS_REQUIRES(mutex_);
   io::FileSystem& fs_;
   std::string path_;
-  Secret32 key_;
+  crypto::HeldKey key_;
   Bytes ad_;
   Random& random_;
   mutable Mutex mutex_;

@@ -79,7 +79,21 @@ Caller AccessControl::caller_of(const std::optional<trust::SessionToken>& token,
   }
   if (!token || mode() != Mode::kOrganisation) return caller;
   const auto found = tokens_.find(*token);
-  return found && still_good(*found) ? *found : caller;
+  if (!found) return caller;
+  if (still_good(*found)) return *found;
+  // A machine alone that was revoked: it must still learn so, and of a wipe.
+  if (found->kind != Kind::kMachine || found->acts_for_user()) return caller;
+  Caller revoked = *found;
+  revoked.kind = Kind::kRevoked;
+  return revoked;
+}
+
+std::optional<std::uint64_t> AccessControl::log_ends_at(const Caller& caller) const {
+  if (caller.kind != Kind::kRevoked) return std::nullopt;
+  return book_->with([&](const trust::OrgState& org) {
+    const trust::Machine* const machine = org.machine(caller.machine);
+    return machine == nullptr ? std::uint64_t{0} : machine->orders_seq;
+  });
 }
 
 ImageId AccessControl::listed(const ImageId& image) const {

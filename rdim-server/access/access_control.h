@@ -19,10 +19,10 @@ namespace dims::access {
 // What a call needs. The table of calls is in services/gate.cc.
 enum class Right : std::uint8_t {
   kOpen,         // nobody is asked
-  kJoin,         // any token, that of a join line too
+  kJoin,         // any token, that of a join line or of a revoked machine too
   kJoinOnly,     // that of a join line
   kMember,       // a user or a machine
-  kMachine,      // an enrolled machine, alone or with a user
+  kMachine,      // an enrolled machine, alone or with a user; one that was revoked, alone
   kUser,         // a user, or a machine that works for one
   kUserHimself,  // a user who is logged in himself
   kImageSee,     // the image's record: a reader, or who may administer it
@@ -50,7 +50,8 @@ class AccessControl {
 
   Mode mode() const;
 
-  // Who calls, as of now: a user that was disabled or a machine that was revoked is nobody.
+  // Who calls, as of now: a user that was disabled is nobody, and so is a machine that was revoked
+  // (kRevoked if it came for itself).
   Caller caller_of(const std::optional<trust::SessionToken>& token, const std::string& address);
   // One request of the caller's, counted. `image` where the right is one.
   Status check(const Caller& caller, Right right, const ImageId& image = {});
@@ -59,6 +60,8 @@ class AccessControl {
   // The image whose list counts, itself or what it branched from.
   ImageId listed(const ImageId& image) const;
   bool has_role(const Caller& caller, trust::Role at_least) const;
+  // The last record that this caller is shown; nullopt: all.
+  std::optional<std::uint64_t> log_ends_at(const Caller& caller) const;
 
   // Once in the life of the store, by who has the secret.
   Result<trust::Position> init_org(ByteView secret, const std::vector<Bytes>& records,

@@ -199,8 +199,13 @@ Result<LoginDesk::Done> LoginDesk::login_machine(const trust::LoginNonce& nonce,
   caller.address = peer.address;
   DIMS_TRY(check_nonce(nonce));
   const trust::LoginContext context = context_of(nonce, machine, peer);
+  const auto standing =
+      certificate.empty() ? trust::MachineStanding::kRevokedToo : trust::MachineStanding::kEnrolled;
+  bool revoked = false;
   const Status known = book_.with([&](const trust::OrgState& org) {
-    return trust::verify_machine_login(org, context, signature);
+    const trust::Machine* const one = org.machine(machine);
+    revoked = one != nullptr && one->revoked;
+    return trust::verify_machine_login(org, context, signature, standing);
   });
   if (!known.ok()) {
     refused("machine " + machine.short_hex(), caller);
@@ -223,7 +228,7 @@ Result<LoginDesk::Done> LoginDesk::login_machine(const trust::LoginNonce& nonce,
       std::chrono::duration_cast<std::chrono::seconds>(clock_.wall()).count());
   seen.address = host_of(peer.address);
   DIMS_TRY(people_.saw_machine(machine, seen));
-  audit_.add(caller, "login-machine");
+  audit_.add(caller, revoked ? "login-revoked-machine" : "login-machine");
   return issue(std::move(caller), kMachineTokenLasts);
 }
 

@@ -22,6 +22,7 @@ struct Caller {
     kUser,     // logged in with a passphrase, perhaps on an enrolled machine
     kMachine,  // a machine alone, or for the user of a session certificate
     kJoin,     // the bearer of a join line
+    kRevoked,  // a revoked machine: reads what the log orders it, reports that it is done
   };
   Kind kind = Kind::kNobody;
   trust::UserId user;  // zero: none

@@ -59,20 +59,31 @@ void LogStream::advance() {
   {
     std::lock_guard lock(mutex_);
     if (writing_ || finished_) return;
+    std::optional<std::uint64_t> last;  // record that this caller may see
     if (!over_) {
       const auto admitted = context_.gate.admit(Rpc::kGetLog, ticket_);
       if (!admitted.ok()) {
         over_ = true;
         status_ = to_grpc(admitted.error());
+      } else {
+        last = context_.gate.control().log_ends_at(*admitted);
       }
     }
     if (!over_) {
       const access::OrgBook& book = context_.gate.control().book();
-      const auto records = book.read(next_, kReplyBytes);
+      auto records = book.read(next_, kReplyBytes);
+      trust::Position end = book.position();
+      if (last && *last < end.seq) {
+        end = book.with([&](const trust::OrgState& org) {
+          return trust::Position{*last, org.hash_at(*last)};
+        });
+        const std::uint64_t more = next_ > *last ? 0 : *last - next_ + 1;
+        if (records.size() > more) records.resize(more);
+      }
       if (!records.empty() || !sent_any_) {
         reply_.Clear();
         for (const Bytes& record : records) reply_.add_records(record.data(), record.size());
-        to_proto(book.position(), reply_.mutable_end());
+        to_proto(end, reply_.mutable_end());
         next_ += records.size();
         sent_any_ = true;
         writing_ = true;

@@ -164,6 +164,9 @@ AccessService::Unary* AccessService::ReportWipe(Context* context,
                                                 v1::ReportWipeReply* /*reply*/) {
   return run(
       Rpc::kReportWipe, context, [this, request](const Caller& caller, const Ticket&) -> Status {
+        // It is said again at each contact; once is enough to remember.
+        if (control().people().seen_machine(caller.machine).wiped_seq >= request->wiped_seq())
+          return ok_status();
         DIMS_TRY(control().people().machine_wiped(caller.machine, request->wiped_seq()));
         control().audit().add(caller, "wiped", {},
                               "as log record " + std::to_string(request->wiped_seq()) + " orders");

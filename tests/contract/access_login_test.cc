@@ -156,8 +156,40 @@ TEST_CASE("who is disabled or revoked is out at once, and stays out") {
   CHECK(!w.hello(on_laptop.token()).ok());
   CHECK(!w.hello(machine.token()).ok());
   CHECK(w.hello(elsewhere.token()).ok());
+  // The machine alone is let in to learn what became of it, and no more than that.
   v1::LoginReply again;
-  CHECK(!machine_login(&again).ok());
+  REQUIRE(machine_login(&again).ok());
+  CHECK(!w.hello(again.token()).ok());
+  const auto last_record = [&](const std::string& token) {
+    grpc::ClientContext call;
+    w.world.say(call, token);
+    v1::GetLogRequest from;
+    const auto reader = w.world.people->GetLog(&call, from);
+    v1::GetLogReply part;
+    std::uint64_t records = 0;
+    while (reader->Read(&part)) records += static_cast<std::uint64_t>(part.records_size());
+    CHECK(reader->Finish().ok());
+    CHECK(part.end().seq() == records - 1);
+    return records - 1;
+  };
+  const std::uint64_t revoked_at = last_record(elsewhere.token());
+  w.tell(Policy{});  // no business of that machine's
+  CHECK(last_record(elsewhere.token()) == revoked_at + 1);
+  CHECK(last_record(again.token()) == revoked_at);
+  CHECK(last_record(machine.token()) == revoked_at);
+  w.tell(MachineWipe{laptop.machine, true});
+  CHECK(last_record(again.token()) == revoked_at + 2);
+  const auto report = [&](const std::string& token) {
+    grpc::ClientContext call;
+    w.world.say(call, token);
+    v1::ReportWipeRequest done;
+    done.set_wiped_seq(revoked_at + 2);
+    v1::ReportWipeReply ok;
+    return w.world.people->ReportWipe(&call, done, &ok);
+  };
+  CHECK(report(again.token()).ok());
+  CHECK(report(again.token()).ok());  // said twice, noted once
+  CHECK(w.world.control->people().seen_machine(laptop.machine).wiped_seq == revoked_at + 2);
   w.tell(UserState{bob.secrets.user, UserStatus::kDisabled, Role::kOperator});
   CHECK(!w.hello(elsewhere.token()).ok());
   CHECK(!w.send(w.request("bob", key, w.here())).ok());
@@ -170,7 +202,9 @@ TEST_CASE("who is disabled or revoked is out at once, and stays out") {
   CHECK(seen["init-org"] == 1);
   CHECK(seen["login"] == 2);
   CHECK(seen["login-machine"] == 1);
-  CHECK(seen["login-refused"] == 3);
+  CHECK(seen["login-revoked-machine"] == 1);
+  CHECK(seen["wiped"] == 1);
+  CHECK(seen["login-refused"] == 2);
   CHECK(seen["machine-revoke"] == 1);
   CHECK(seen["user-state"] == 1);
 }

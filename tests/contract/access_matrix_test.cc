@@ -85,15 +85,18 @@ enum class Who {
   kJoin,
   kMachine,
   kMachineForAlice,
+  kRevokedMachine,
+  kRevokedForAlice,
   kAlice,
   kBob,
   kOper,
   kAdmin,
   kDisabled
 };
-constexpr Who kEverybody[] = {Who::kNobody,          Who::kForged,  Who::kJoin, Who::kMachine,
-                              Who::kMachineForAlice, Who::kAlice,   Who::kBob,  Who::kOper,
-                              Who::kAdmin,           Who::kDisabled};
+constexpr Who kEverybody[] = {
+    Who::kNobody,         Who::kForged,          Who::kJoin,  Who::kMachine, Who::kMachineForAlice,
+    Who::kRevokedMachine, Who::kRevokedForAlice, Who::kAlice, Who::kBob,     Who::kOper,
+    Who::kAdmin,          Who::kDisabled};
 enum class Which { kAlices, kMaster, kHidden, kNone };
 constexpr Which kImages[] = {Which::kAlices, Which::kMaster, Which::kHidden, Which::kNone};
 
@@ -120,13 +123,13 @@ bool allowed(Who who, Which image, Need need) {
     case Need::kNothing:
       return true;
     case Need::kToken:
-      return himself || machine || who == Who::kJoin;
+      return himself || machine || who == Who::kJoin || who == Who::kRevokedMachine;
     case Need::kJoin:
       return who == Who::kJoin;
     case Need::kMember:
       return himself || machine;
     case Need::kMachine:
-      return machine;
+      return machine || who == Who::kRevokedMachine;
     case Need::kUser:
       return himself || who == Who::kMachineForAlice;
     case Need::kHimself:
@@ -161,6 +164,7 @@ struct Matrix {
           f.oper.sign);
     f.say(trust::certificate_of(gone, "gone", trust::Role::kAdministrator), f.admin.sign);
     f.say(trust::ImageAcl{f.image, gone.user, trust::Access::kAdmin}, f.alice.sign);
+    f.say(trust::MachineRevoke{f.desk.machine}, f.admin.sign);
     f.say(trust::UserState{gone.user, trust::UserStatus::kDisabled, trust::Role::kAdministrator},
           f.admin.sign);
     const auto key = crypto::SecretSigner::from_seed(crypto::SecretKey::random(f.random));
@@ -206,6 +210,14 @@ struct Matrix {
       case Who::kMachine:
         caller.kind = Caller::Kind::kMachine;
         caller.machine = f.laptop.machine;
+        break;
+      case Who::kRevokedForAlice:
+        caller.user = f.alice.user;
+        caller.session = session;
+        [[fallthrough]];
+      case Who::kRevokedMachine:
+        caller.kind = Caller::Kind::kMachine;
+        caller.machine = f.desk.machine;
         break;
       case Who::kAlice:
         caller.user = f.alice.user;

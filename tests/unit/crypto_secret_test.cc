@@ -5,6 +5,8 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <cstdio>
+#include <fstream>
 #include <type_traits>
 
 #include "common/crypto/aead.h"
@@ -69,6 +71,48 @@ TEST_CASE("secret: taken from where it was, moved, and gone from where it came")
   CHECK(plain.is_zero());
   CHECK(key.key().bytes[31] == 7);
   CHECK(!SecretKey::from_view(Bytes(31)));
+}
+
+TEST_CASE("secret: a held key is one copy, whoever holds it, and gone from where it came") {
+  Secret32 plain;
+  plain.bytes.fill(9);
+  const Secret32 same = plain;
+  crypto::HeldKey key(std::move(plain));
+  CHECK(plain.is_zero());  // NOLINT: that is the question
+  CHECK(key == same);
+  const crypto::HeldKey other = key;
+  CHECK(&other.key() == &key.key());
+  key = Secret32{};
+  CHECK(other == same);
+  CHECK(crypto::HeldKey().is_zero());
+  CHECK(key == crypto::HeldKey());
+}
+
+// What the kernel says of the page that holds an address: "lo" is locked, "dd" left out of dumps.
+static std::string flags_of(const void* address) {
+  const auto at = reinterpret_cast<std::uintptr_t>(address);
+  std::ifstream maps("/proc/self/smaps");
+  bool inside = false;
+  for (std::string line; std::getline(maps, line);) {
+    unsigned long from = 0, to = 0;
+    if (std::sscanf(line.c_str(), "%lx-%lx ", &from, &to) == 2) inside = from <= at && at < to;
+    if (inside && line.starts_with("VmFlags:")) return line + " ";
+  }
+  return {};
+}
+
+TEST_CASE("secret: what holds keys is locked and left out of core dumps") {
+  const SecretBytes bytes(100);
+  Secret32 plain;
+  plain.bytes.fill(3);
+  const crypto::HeldKey held(plain);
+  for (const void* where :
+       {static_cast<const void*>(bytes.view().data()), static_cast<const void*>(&held.key())}) {
+    const std::string flags = flags_of(where);
+    if (flags.empty()) return;  // this kernel does not say
+    CHECK(flags.find(" dd ") != std::string::npos);
+    if (crypto::memory_can_be_locked()) CHECK(flags.find(" lo ") != std::string::npos);
+  }
 }
 
 #ifndef DIMS_UNDER_ASAN

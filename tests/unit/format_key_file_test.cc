@@ -154,10 +154,18 @@ TEST_CASE("the key check tells another key file and another image") {
   CHECK(!(key.image_key(image) == key.image_key(other)));
   CHECK(!(key.image_key(image) == key.local_key()));
   KeyFile wrong = key;
-  wrong.image_secret.bytes[0] ^= 1;
+  wrong.image_secret = [&] {
+    Secret32 bent = wrong.image_secret;
+    bent.bytes[0] ^= 1;
+    return bent;
+  }();
   CHECK(!(wrong.key_check(image) == key.key_check(image)));
   wrong = key;
-  wrong.domain_secret.bytes[31] ^= 1;
+  wrong.domain_secret = [&] {
+    Secret32 bent = wrong.domain_secret;
+    bent.bytes[31] ^= 1;
+    return bent;
+  }();
   CHECK(!(wrong.key_check(image) == key.key_check(image)));
   wrong = key;
   wrong.domain.bytes[0] ^= 1;

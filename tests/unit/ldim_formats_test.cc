@@ -183,7 +183,11 @@ TEST_CASE("folder keys open only with their key file, machine secret, machine an
   };
   SECTION("another key file") {
     format::KeyFile other = folder.key;
-    other.image_secret.bytes[0] ^= 1;
+    other.image_secret = [&] {
+      Secret32 bent = other.image_secret;
+      bent.bytes[0] ^= 1;
+      return bent;
+    }();
     refused(folder.identity, other);
   }
   SECTION("another machine id") {
@@ -226,7 +230,11 @@ TEST_CASE("a folder of another image, of another key or full of other things is 
   };
   CHECK(code_of(kFolder, counting<ImageId>(0x99), folder.key) == ErrorCode::kInvalidArgument);
   format::KeyFile other = folder.key;
-  other.domain_secret.bytes[5] ^= 1;
+  other.domain_secret = [&] {
+    Secret32 bent = other.domain_secret;
+    bent.bytes[5] ^= 1;
+    return bent;
+  }();
   CHECK(code_of(kFolder, folder.image, other) == ErrorCode::kWrongKey);
 
   REQUIRE(folder.fs.make_folder("/home").ok());

@@ -61,8 +61,14 @@ TEST_CASE("login: revoked machines and spent join keys do not get in") {
   OrgFixture f(seed());
   const LoginContext context{f.org, f.random.id<LoginNonce>(), {}, f.laptop.machine};
   f.say(MachineRevoke{f.laptop.machine}, f.admin.sign);
-  REFUSED(verify_machine_login(f.state(), context, sign_machine_login(context, f.laptop.sign)),
-          ErrorCode::kPermissionDenied);
+  const auto proof = sign_machine_login(context, f.laptop.sign);
+  REFUSED(verify_machine_login(f.state(), context, proof), ErrorCode::kPermissionDenied);
+  // But for learning so; and that is for nobody else, either.
+  const auto anyway = MachineStanding::kRevokedToo;
+  CHECK(verify_machine_login(f.state(), context, proof, anyway).ok());
+  REFUSED(
+      verify_machine_login(f.state(), context, sign_machine_login(context, f.desk.sign), anyway),
+      ErrorCode::kPermissionDenied);
   f.say(make_machine(f.org, "new", f.random).certificate(), f.machine_join);
   f.say(JoinCancel{f.user_join.public_key}, f.admin.sign);
   for (const auto* key : {&f.machine_join, &f.user_join, &f.alice.sign})

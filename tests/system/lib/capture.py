@@ -4,9 +4,9 @@ import threading
 
 
 class Capture:
-    def __init__(self, world, server):
+    def __init__(self, world, server, name="traffic.bin"):
         self.server = server
-        self.file = open(world.path("traffic.bin"), "wb")
+        self.file = open(world.path(name), "wb")
         self.lock = threading.Lock()
         self.bytes = 0
         self.listener = socket.create_server(("127.0.0.1", 0))

@@ -69,7 +69,7 @@ def wait_until(condition, seconds, what):
 class World:
     def __init__(self, folder, build, seed, large, sanitize=""):
         self.folder = Path(folder)
-        self.build = Path(build)
+        self.build = Path(build).resolve()
         self.seed = seed
         self.large = large
         self.sanitize = sanitize
