@@ -124,7 +124,13 @@ Status examine_file(io::FileSystem& fs, const JournalOptions& options, io::OpenM
     // made.
     SegmentScanner scanner(std::make_shared<JournalSegment>(file, FileHeader{}, Secret32{}));
     DIMS_ASSIGN(const std::uint64_t used, scanner.used_end(kPageBytes));
-    if (used > kPageBytes) {
+    // And a write that was cut off leaves the beginning of a header or nothing, never something
+    // else.
+    decltype(FileHeader::magic) begins{};
+    const MutByteView first(reinterpret_cast<std::uint8_t*>(&begins), sizeof begins);
+    DIMS_ASSIGN(const std::size_t n, file->read_some(0, first));
+    const bool foreign = n == sizeof begins && begins != kFileMagic && !is_all_zero(first);
+    if (used > kPageBytes || foreign) {
       seen.bad_headers.emplace(number, loaded.error());
       return ok_status();
     }

@@ -147,6 +147,42 @@ TEST_CASE("an_older_head_with_its_own_number_is_another_history") {
   a.expect_refusal(ErrorCode::kOtherHistory);
 }
 
+TEST_CASE("a_fork_padded_with_the_known_version_is_another_history") {
+  Attack a;
+  a.know_head();
+  // A writer who was shown version 2 as the head went on from there: all of it is signed.
+  auto worker = a.w.work(a.w.laptop, a.disk_session);
+  std::vector<v1::Version> fork;
+  VersionId parent = a.w.world->catalog->get_version(a.w.disk, {}, 2)->id;
+  format::VersionRecord record = a.w.world->catalog->get_version(a.w.disk, {}, 1)->record;
+  const auto root = format::open_root(record, worker.keys->image_key(record));
+  REQUIRE(root.ok());
+  for (std::uint64_t sequence = 3; sequence <= 5; ++sequence) {
+    record.parent = parent;
+    record.sequence = sequence;
+    record.machine = a.w.f.laptop.machine;
+    record.time_unix_ns = static_cast<std::uint64_t>(system_clock().wall().count());
+    format::seal_root_key(record, worker.keys->image_key(record), root->key, a.w.random);
+    const Bytes bytes = format::encode_version(record, worker.keys->signing);
+    parent = format::version_id(bytes);
+    v1::Version version;
+    version.set_id(field_of(parent.view()));
+    version.set_record(field_of(bytes));
+    fork.insert(fork.begin(), version);
+  }
+  const auto v3 = a.version(a.w.disk, 3);
+  a.pretend_head(fork[0], 5, {fork[0], v3, fork[1]});
+  {
+    auto again = a.w.work(a.w.laptop, a.disk_session);
+    const auto copy = a.fs.copy();
+    const auto disk = a.w.open_disk(again, "disk", *copy);
+    REQUIRE(!disk.ok());
+    CHECK(disk.error().code == ErrorCode::kOtherHistory);
+  }
+  a.pretend_head(fork[0], 5, {fork[0], fork[1], fork[2]});
+  a.expect_refusal(ErrorCode::kOtherHistory);
+}
+
 TEST_CASE("a_branchs_version_is_no_head_of_the_image_even_if_it_descends") {
   Attack a;
   // The folder knows version 2 only: the branch's version stands on that.
