@@ -6,7 +6,7 @@ foreach(test
     bad_input damage other_history slow_link memory two_machines hand_over restored_client new_version fill full_disk guest tls salvage
     organisation member_branch recovery wipe canary roaming thin_link let_go)
   add_test(NAME system_${test}
-    COMMAND /usr/bin/python3 -B ${CMAKE_CURRENT_SOURCE_DIR}/${test}.py
-      --build ${CMAKE_BINARY_DIR} "--sanitize=${DIMS_SANITIZE}")
-  set_tests_properties(system_${test} PROPERTIES TIMEOUT 900 LABELS system SKIP_RETURN_CODE 77)
+    COMMAND /usr/bin/python3 -B ${CMAKE_CURRENT_SOURCE_DIR}/${test}.py --build ${CMAKE_BINARY_DIR})
+  math(EXPR limit "900 * ${dims_patience}")
+  set_tests_properties(system_${test} PROPERTIES TIMEOUT ${limit} LABELS system SKIP_RETURN_CODE 77)
 endforeach()

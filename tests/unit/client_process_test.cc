@@ -24,9 +24,17 @@ std::size_t threads_now() {
   return count;
 }
 
+// ThreadSanitizer has a thread of its own, but not in a child.
+#if defined(__SANITIZE_THREAD__)
+constexpr bool kExtraThreads = true;
+#else
+constexpr bool kExtraThreads = false;
+#endif
+
 // 0 when a client could be used and left no thread behind.
 int use_client() {
-  if (threads_now() != 1) return 1;
+  const std::size_t before = threads_now();
+  if (before != 1 && !kExtraThreads) return 1;
   client::ClientOptions options;
   options.address = "unix:/nonexistent/rdim.sock";
   for (int round = 0; round < 3; ++round) {
@@ -39,7 +47,7 @@ int use_client() {
   }
   // gRPC ends its own threads a moment after its last user has gone.
   for (int i = 0; i < 3000; ++i) {
-    if (threads_now() == 1) return 0;
+    if (threads_now() == before) return 0;
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
   return 5;

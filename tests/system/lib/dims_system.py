@@ -11,6 +11,7 @@ import ctypes
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,8 @@ from pathlib import Path
 from processes import Disk, Server, StartError  # noqa: F401  (tests take it from here)
 
 SKIPPED = 77
+SUPPORT = Path(__file__).resolve().parents[2] / "support"
+SANITIZER_SAYS = re.compile(r"(WARNING|ERROR): (Thread|Address|Leak)Sanitizer|: runtime error: ")
 
 
 class Skip(Exception):
@@ -112,7 +115,8 @@ class World:
             library = "libtsan.so" if "thread" in self.sanitize else "libasan.so"
             found = subprocess.run(["gcc", f"-print-file-name={library}"], capture_output=True, text=True, check=True)
             env["LD_PRELOAD"] = found.stdout.strip()
-            env.setdefault("ASAN_OPTIONS", "detect_leaks=0")
+            # What nbdkit and its libraries never free is not ours.
+            env["ASAN_OPTIONS"] = ":".join(filter(None, (env.get("ASAN_OPTIONS"), "detect_leaks=0")))
         env.update(more or {})
         return env
 
@@ -120,6 +124,8 @@ class World:
         """Runs to the end; gives stdout. check_code=None: any code, gives (code, stdout, stderr)."""
         done = subprocess.run([str(c) for c in command], stdin=subprocess.DEVNULL, capture_output=True, text=True,
                               timeout=timeout, env=self.environment(env), errors="replace")
+        if self.sanitize and SANITIZER_SAYS.search(done.stderr):
+            raise CommandFailed(command, done.returncode, done.stdout, done.stderr)
         if check_code is None:
             return done.returncode, done.stdout, done.stderr
         if done.returncode != check_code:
@@ -169,6 +175,13 @@ class World:
 
     # --- the end ---
 
+    def check_sanitizers(self):
+        """Processes that were killed give no exit code: what a sanitizer said is in their logs."""
+        for log in sorted(self.folder.rglob("*.log")) if self.sanitize else ():
+            text = log.read_text(errors="replace")
+            found = SANITIZER_SAYS.search(text)
+            check(not found, f"a sanitizer's report in {log}:\n{text[found.start():][:6000] if found else ''}")
+
     def end(self, passed, keep):
         if not passed:
             for process in self.processes:
@@ -197,12 +210,25 @@ def _default_build():
     return os.environ.get("DIMS_BUILD") or Path(__file__).resolve().parents[3] / "build"
 
 
+def _sanitizers_of(build):
+    """What the build was made with, as its CMake cache has it."""
+    cache = Path(build) / "CMakeCache.txt"
+    found = re.search(r"^DIMS_SANITIZE:STRING=(.*)$", cache.read_text(), re.MULTILINE) if cache.exists() else None
+    return found.group(1) if found else ""
+
+
+def _set_sanitizer_options():
+    for line in (SUPPORT / "sanitizer_options.txt").read_text().splitlines():
+        name, _, value = line.partition("=")
+        if name.endswith("_OPTIONS"):
+            os.environ.setdefault(name, value.replace("@support@", str(SUPPORT)))
+
+
 def main(run, doc):
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", default=_default_build(), help="build folder (default: DIMS_BUILD, or build/)")
     parser.add_argument("--size", choices=("small", "large"), default=os.environ.get("DIMS_TEST_SIZE", "small"),
                         help="small for CI, large by hand (default: DIMS_TEST_SIZE, or small)")
-    parser.add_argument("--sanitize", default="", help="what the build was made with (address,undefined or thread)")
     parser.add_argument("--keep", action="store_true", help="keep the temporary folder")
     arguments = parser.parse_args()
     seed = int(os.environ.get("DIMS_TEST_SEED") or int.from_bytes(os.urandom(6), "little"), 0) \
@@ -215,8 +241,12 @@ def main(run, doc):
     world = None
     code = 1
     try:
-        world = World(folder, arguments.build, seed, arguments.size == "large", arguments.sanitize)
+        sanitize = _sanitizers_of(arguments.build)
+        if sanitize:
+            _set_sanitizer_options()
+        world = World(folder, arguments.build, seed, arguments.size == "large", sanitize)
         run(world)
+        world.check_sanitizers()
         world.say("passed")
         passed, code = True, 0
     except Skip as reason:
