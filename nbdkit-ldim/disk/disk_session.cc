@@ -211,9 +211,9 @@ Status Disk::move_base(const contract::ImageInfo& image) {
     return descends;
   DIMS_ASSIGN(const contract::VersionInfo version,
               environment_.remote.get_version(image.id, head, 0));
-  DIMS_TRY(key_.check_signer(version.record));
+  DIMS_TRY(key_->check_signer(version.record));
   tree::TreeShape shape = tree_->shape();
-  DIMS_ASSIGN(shape.root, format::open_root(version.record, key_.image_key(version.record)));
+  DIMS_ASSIGN(shape.root, format::open_root(version.record, key_->image_key(version.record)));
   // The modified list: an optimisation, the new tree can always be walked.
   std::uint64_t nodes = 0;
   const Status listed =
