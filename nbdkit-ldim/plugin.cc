@@ -50,6 +50,9 @@ struct Membership {
   crypto::SecretBytes passphrase;
   std::optional<ldim::MachineFolder> folder;
   ldim::SessionKeys session;
+  std::shared_ptr<client::LoginToken> token;  // what the disk's calls carry
+  std::unique_ptr<ldim::SessionStanding> standing;
+  std::unique_ptr<ldim::Renewal> renewal;
 };
 Membership membership;
 
@@ -166,24 +169,33 @@ int ldim_config_complete() {
   });
 }
 
+ldim::LoginWish login_wish() {
+  const trust::Access access =
+      options.mode == ldim::SessionMode::kPersonal ? trust::Access::kWrite : trust::Access::kRead;
+  return {options.machine_folder, options.user, options.image, access, options.cache_folder};
+}
+
 // The user's own keys live in a child process for as long as a login takes, and nowhere else.
 Status log_in() {
   if (options.user.empty()) return ok_status();
-  const trust::Access access =
-      options.mode == ldim::SessionMode::kPersonal ? trust::Access::kWrite : trust::Access::kRead;
   if (membership.passphrase.empty()) {
     return make_error(ErrorCode::kInvalidArgument, "parameter passphrase= is missing",
                       "user= needs it: passphrase=- to be asked, +FILE or -FD");
   }
-  auto session = ldim::log_in_child(
-      {options.machine_folder, options.user, options.image, access, options.cache_folder},
-      membership.passphrase.view());
+  auto session = ldim::log_in_child(login_wish(), membership.passphrase.view());
   membership.passphrase.clear();
   if (!session.ok()) return session.error();
   membership.session = std::move(*session);
   DIMS_ASSIGN(ldim::MachineFolder folder, ldim::MachineFolder::open(options.machine_folder));
   membership.folder.emplace(std::move(folder));
   return ok_status();
+}
+
+Result<std::shared_ptr<const format::KeyFile>> keys_of(const ldim::SessionKeys& session) {
+  DIMS_ASSIGN(ldim::MachineFolder folder, ldim::MachineFolder::open(options.machine_folder));
+  DIMS_ASSIGN(format::KeyFile keys,
+              ldim::standing_keys(std::move(folder), session, membership.token));
+  return std::make_shared<const format::KeyFile>(std::move(keys));
 }
 
 // The folder of a cache knows its server. What only looks leaves nothing there.
@@ -205,10 +217,8 @@ Result<std::unique_ptr<contract::Remote>> connect_remote(
   }
   if (membership.folder) {
     client.machine = membership.folder->machine().machine;
-    client.token = ldim::session_token(*membership.folder, membership.session);
-    DIMS_ASSIGN(format::KeyFile keys,
-                ldim::standing_keys(*membership.folder, membership.session, client.token));
-    options.keys = std::make_shared<const format::KeyFile>(std::move(keys));
+    membership.token = client.token = ldim::session_token(*membership.folder, membership.session);
+    DIMS_ASSIGN(options.keys, keys_of(membership.session));
   }
   return client::connect(client);
 }
@@ -227,11 +237,25 @@ int ldim_get_ready() {
 // An administrator may have this machine wiped or revoked while the disk is in use.
 Result<std::unique_ptr<ldim::LogWatch>> watch_log(ldim::Disk& disk) {
   ldim::LogWatch::Callbacks on;
+  on.on_log = [](const trust::OrgState& org) { membership.standing->log_is(org); };
   on.halt = [&disk](const Error& why) { disk.halt(why); };
   on.end = [] { nbdkit_shutdown(); };
   // nbdkit waits for its clients. Everything is done that must be: nothing is lost by this.
   on.leave = [] { ::_exit(EXIT_FAILURE); };
   return ldim::LogWatch::start(options.machine_folder, options.cache_folder, std::move(on));
+}
+
+// By `ldim renew`: the same user has logged in again while the disk is in use.
+Status take_renewed(ldim::Disk& disk, const ldim::SessionKeys& session) {
+  if (!(session.image == membership.session.image)) {
+    return make_error(ErrorCode::kWrongKey, "this login is for another image",
+                      "use 'ldim renew' with this disk's cache folder");
+  }
+  DIMS_ASSIGN(auto keys, keys_of(session));
+  DIMS_TRY(disk.renew(std::move(keys)));
+  membership.token->replace(client::machine_login(membership.folder->place(), session.certificate));
+  membership.standing->renewed(session);
+  return ok_status();
 }
 
 int ldim_after_fork() {
@@ -249,14 +273,25 @@ int ldim_after_fork() {
     // Fails at once when nbdkit was told to stop, so that waiting requests end and with them the
     // process.
     const auto quitting = [] { return nbdkit_nanosleep(0, 1) == -1; };
-    auto disk = ldim::Disk::open(
-        options, {*fresh->remote, *fs, system_clock(), system_random(), {}, quitting});
+    ldim::DiskEnvironment environment{*fresh->remote, *fs, system_clock(), system_random(), {},
+                                      quitting,       {}};
+    if (membership.folder) {
+      membership.standing = std::make_unique<ldim::SessionStanding>(membership.session);
+      environment.session_trouble = [] { return membership.standing->trouble(); };
+    }
+    auto disk = ldim::Disk::open(options, environment);
     if (!disk.ok()) return report(disk.error());
     pin->settle();  // the folder is ours now
     fresh->disk = std::move(disk).value();
+    if (membership.folder) {
+      membership.renewal = std::make_unique<ldim::Renewal>(
+          login_wish(), [raw = fresh->disk.get()](const ldim::SessionKeys& session) {
+            return take_renewed(*raw, session);
+          });
+    }
     if (!options.diskless()) {
-      auto control =
-          ldim::ControlServer::start(options.cache_folder + "/control.sock", *fresh->disk);
+      auto control = ldim::ControlServer::start(options.cache_folder + "/control.sock",
+                                                *fresh->disk, membership.renewal.get());
       if (!control.ok()) return report(control.error());
       fresh->control = std::move(control).value();
     }

@@ -2,6 +2,8 @@
 
 #include <unistd.h>
 
+#include "common/io/private_file.h"
+
 namespace dims::server {
 namespace {
 
@@ -24,6 +26,7 @@ std::string host_name() {
 Result<ServerIdentity> load_identity(io::FileSystem& fs, const std::string& data) {
   const std::string path = certificate_path(data);
   DIMS_ASSIGN(const Bytes certificate, io::read_file(fs, path, kPemBytesMax));
+  DIMS_TRY(io::check_private(key_path(data), "the server's key"));
   DIMS_ASSIGN(Bytes key, io::read_file(fs, key_path(data), kPemBytesMax));
   ServerIdentity identity{{std::string(as_text(certificate)), std::string(as_text(key))}, {}};
   const auto facts = crypto::read_certificate(identity.certificate.certificate_pem);

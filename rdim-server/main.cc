@@ -14,6 +14,7 @@
 
 #include "common/crypto/hash.h"
 #include "common/io/file.h"
+#include "common/io/private_file.h"
 #include "rdim-server/access/access_control.h"
 #include "rdim-server/catalog/catalog.h"
 #include "rdim-server/catalog/maintenance.h"
@@ -113,6 +114,7 @@ Result<std::unique_ptr<access::AccessControl>> open_access(const Options& option
   io::FileSystem& fs = io::posix_file_system();
   const std::string path = bootstrap_path(options.data);
   std::optional<Digest> bootstrap;
+  DIMS_TRY(io::check_private(path, "the secret of the first administrator"));
   const auto secret = io::read_file(fs, path, 4096);
   if (secret.ok()) bootstrap = access::bootstrap_digest(*secret);
   if (!secret.ok() && secret.error().code != ErrorCode::kNotFound) return secret.error();

@@ -87,6 +87,24 @@ class GrpcAccess final : public AccessClient {
     return out;
   }
 
+  Result<trust::RecoveryRecord> recovery_record(const OrgId& org,
+                                                const std::string& name) override {
+    v1::GetRecoveryRecordRequest request;
+    request.set_name(name);
+    DIMS_ASSIGN(const v1::RecoveryRecord reply, call(&AccessStub::GetRecoveryRecord, request));
+    trust::RecoveryRecord out;
+    out.org = org;
+    DIMS_TRY(take_id(reply.user(), "user", out.user));
+    const auto take = [](const std::string& field, auto& into) {
+      if (field.size() != into.size()) return false;
+      std::copy(field.begin(), field.end(), into.begin());
+      return true;
+    };
+    if (!take(reply.recovery_key(), out.recovery_key) || !take(reply.secrets(), out.secrets))
+      return make_error(ErrorCode::kCorrupt, "the server's recovery record has a wrong length");
+    return out;
+  }
+
   Result<LoginAnswer> login_user(const trust::LoginContext& context, const std::string& name,
                                  const trust::Signature& signature,
                                  const trust::Signature& machine_signature) override {

@@ -13,6 +13,7 @@
 #include "common/client/known_servers.h"
 #include "common/client/login_token.h"
 #include "common/trust/org_log.h"
+#include "common/trust/user_record.h"
 
 namespace dims::client {
 
@@ -62,6 +63,9 @@ class AccessClient {
   // What the next login answers: nonce, organisation, and who the server showed to be.
   virtual Result<trust::LoginContext> challenge() = 0;
   virtual Result<trust::LoginRecord> login_record(const std::string& name) = 0;
+  // `org`: of the answer; the words show whether it is right.
+  virtual Result<trust::RecoveryRecord> recovery_record(const OrgId& org,
+                                                        const std::string& name) = 0;
   // machine_signature: of the context's machine; ignored if that is zero.
   virtual Result<LoginAnswer> login_user(const trust::LoginContext& context,
                                          const std::string& name, const trust::Signature& signature,

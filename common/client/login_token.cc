@@ -46,6 +46,13 @@ void LoginToken::refused(const trust::SessionToken& token) {
   if (token_ && *token_ == token) token_.reset();
 }
 
+void LoginToken::replace(Renew renew) {
+  const std::lock_guard lock(mutex_);
+  renew_ = std::move(renew);
+  token_.reset();
+  trouble_ = ok_status();
+}
+
 Status LoginToken::trouble() {
   const std::lock_guard lock(mutex_);
   return trouble_;

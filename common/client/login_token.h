@@ -33,13 +33,15 @@ class LoginToken {
   Result<trust::SessionToken> current();
   // The server does not know this one (any more).
   void refused(const trust::SessionToken& token);
+  // Another way to log in, from the next call on.
+  void replace(Renew renew);
   // Why the last renewal failed; ok if it did not.
   Status trouble();
 
  private:
   void keep(const Token& token);
 
-  const Renew renew_;
+  Renew renew_;
   Clock& clock_;
   std::mutex mutex_;
   std::optional<trust::SessionToken> token_;

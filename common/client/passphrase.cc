@@ -8,6 +8,7 @@
 
 #include "common/crypto/passphrase.h"
 #include "common/io/errno_map.h"
+#include "common/io/private_file.h"
 
 namespace dims::client {
 namespace {
@@ -83,6 +84,7 @@ Result<crypto::SecretBytes> read_line_of(const std::string& source, const std::s
   if (source.empty() || source == "-") return ask(what);
   if (source.front() == '+') {
     const std::string path = source.substr(1);
+    DIMS_TRY(io::check_private(path, "the file"));
     const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC), true);
     if (file.fd < 0) return io::errno_error(errno, "cannot open", path);
     return line_from(file.fd, path);

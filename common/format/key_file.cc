@@ -8,6 +8,7 @@
 #include "common/format/version.h"
 #include "common/io/errno_map.h"
 #include "common/io/file.h"
+#include "common/io/private_file.h"
 
 namespace dims::format {
 namespace {
@@ -192,10 +193,7 @@ Result<KeyFile> load_key_file(const std::string& path) {
       error.hint = "make one with 'rdim key new " + path + "'";
     return error;
   }
-  if ((st.st_mode & 077) != 0) {
-    return make_error(ErrorCode::kPermissionDenied, "key file " + path + " can be read by others",
-                      "run 'chmod 600 " + path + "'");
-  }
+  DIMS_TRY(io::check_private(path, "key file"));
   auto bytes = io::read_file(io::posix_file_system(), path, kMaxBytes);
   if (!bytes.ok()) return bytes.error().with_context("key file");
   const auto text = crypto::SecretBytes::take(*bytes);

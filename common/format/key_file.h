@@ -10,6 +10,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 
 #include "common/base/clock.h"
@@ -62,6 +63,27 @@ struct KeyFile {
   // What the image's record on the server holds, so that a wrong key file is found before any
   // write.
   Digest key_check(const ImageId& image) const;
+};
+
+// The keys of a running disk, which another login may exchange for newer ones of the same image and
+// user. Threads: thread-safe; what get() gave stays as it was.
+class KeyRing {
+ public:
+  KeyRing() = default;
+  std::shared_ptr<const KeyFile> get() const {
+    const std::lock_guard lock(mutex_);
+    return keys_;
+  }
+  // Precondition: set.
+  std::shared_ptr<const KeyFile> operator->() const { return get(); }
+  void set(std::shared_ptr<const KeyFile> keys) {
+    const std::lock_guard lock(mutex_);
+    keys_ = std::move(keys);
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  std::shared_ptr<const KeyFile> keys_;
 };
 
 KeyFile generate_key_file(Random& random);

@@ -124,7 +124,7 @@ struct Policy {
   std::uint32_t offline_users = 5;
   std::uint64_t offline_max_age_s = 30 * 86400;  // since the last login with the server; 0: any
   std::uint64_t session_max_s = 7 * 86400;       // length of a session certificate
-  bool escrow = false;  // private domains' keys are granted to administrators; shown to users
+  bool escrow = false;  // keys of all images are granted to administrators; shown to users
 };
 
 // Limits of what one user's images may take. 0: no limit.

@@ -7,6 +7,7 @@
 #include "common/crypto/hash.h"
 #include "common/io/errno_map.h"
 #include "common/io/file.h"
+#include "common/io/private_file.h"
 
 namespace dims::trust {
 namespace {
@@ -127,10 +128,7 @@ Result<MachineFile> load_machine(const std::string& path, const Secret32* seal) 
       error.hint = "enroll this machine with 'ldim enroll JOIN-LINE'";
     return error;
   }
-  if ((st.st_mode & 077) != 0)
-    return make_error(ErrorCode::kPermissionDenied,
-                      "machine file " + path + " can be read by others",
-                      "run 'chmod 600 " + path + "'; if others had access, enroll again");
+  DIMS_TRY(io::check_private(path, "machine file"));
   auto bytes = io::read_file(io::posix_file_system(), path, kMaxBytes);
   if (!bytes.ok()) return bytes.error().with_context("machine file");
   const auto secret = crypto::SecretBytes::take(*bytes);

@@ -95,7 +95,8 @@ Status wrap_for(UserRecord& record, const UserSecrets& secrets, ByteView passphr
   return ok_status();
 }
 
-Result<UserSecrets> open_with(const UserRecord& record, crypto::SecretBytes user_key) {
+// Without a look at the record's signature.
+Result<UserSecrets> open_parts(const UserRecord& record, const crypto::SecretBytes& user_key) {
   const auto key = crypto::SecretKey::from_view(user_key.view());
   if (!key) return make_error(ErrorCode::kCorrupt, "user record: its key has a wrong length");
   const auto packed = crypto::unwrap_secret(
@@ -103,7 +104,11 @@ Result<UserSecrets> open_with(const UserRecord& record, crypto::SecretBytes user
   if (!packed)
     return make_error(ErrorCode::kUntrusted, "user record: its parts do not belong together",
                       "the server gives out a damaged or forged record");
-  auto secrets = unpack_secrets(record.org, record.user, *key, packed->view());
+  return unpack_secrets(record.org, record.user, *key, packed->view());
+}
+
+Result<UserSecrets> open_with(const UserRecord& record, const crypto::SecretBytes& user_key) {
+  auto secrets = open_parts(record, user_key);
   if (!secrets.ok()) return secrets.error();
   if (!crypto::verify(secrets->sign.public_key, "user-record", record.org,
                       encode_signed_part(record), record.signature))
@@ -224,8 +229,10 @@ Result<UserSecrets> open_user_record(const UserRecord& record, const PassphraseK
   return open_with(record, std::move(*user_key));
 }
 
-Result<UserSecrets> recover_user(const UserRecord& record, std::string_view words) {
-  const auto entropy = parse_words(words);
+namespace {
+
+Result<crypto::SecretBytes> key_by_words(const UserRecord& record, std::string_view words) {
+  auto entropy = parse_words(words);
   if (!entropy.ok()) return entropy.error();
   if (!record.has_recovery())
     return make_error(ErrorCode::kNotFound, "there are no recovery words for this user");
@@ -234,7 +241,54 @@ Result<UserSecrets> recover_user(const UserRecord& record, std::string_view word
   if (!user_key)
     return make_error(ErrorCode::kWrongKey, "these recovery words are not this user's",
                       "words are good until new ones are printed, or new keys are made");
-  return open_with(record, std::move(*user_key));
+  return std::move(*user_key);
+}
+
+// Bytes that look like a wrapped key and open with nothing.
+template <std::size_t N>
+void fill_for_nobody(const Secret32& key, std::array<std::uint8_t, N>& out) {
+  std::uint8_t number = 0;
+  for (std::size_t at = 0; at < N; ++number) {
+    const Secret32 block = crypto::prf(key, "block", {ByteView(&number, 1)});
+    const std::size_t count = std::min(N - at, Secret32::kBytes);
+    std::copy_n(block.bytes.begin(), count, out.begin() + static_cast<std::ptrdiff_t>(at));
+    at += count;
+  }
+}
+
+}  // namespace
+
+Result<UserSecrets> recover_user(const UserRecord& record, std::string_view words) {
+  DIMS_ASSIGN(const crypto::SecretBytes user_key, key_by_words(record, words));
+  return open_with(record, user_key);
+}
+
+std::optional<RecoveryRecord> recovery_record_of(const UserRecord& record) {
+  if (!record.has_recovery()) return std::nullopt;
+  return RecoveryRecord{record.org, record.user, record.recovery_key, record.secrets};
+}
+
+RecoveryRecord unknown_recovery_record(const Secret32& server_key, const OrgId& org,
+                                       std::string_view name) {
+  const auto made = [&](std::string_view what) {
+    return crypto::prf(server_key, what, {org.view(), as_bytes(name)});
+  };
+  RecoveryRecord out;
+  out.org = org;
+  out.user = *UserId::from_view(made("unknown-user").view().first(UserId::kBytes));
+  fill_for_nobody(made("unknown-recovery-key"), out.recovery_key);
+  fill_for_nobody(made("unknown-secrets"), out.secrets);
+  return out;
+}
+
+Result<UserSecrets> recover_user(const RecoveryRecord& record, std::string_view words) {
+  UserRecord parts;
+  parts.org = record.org;
+  parts.user = record.user;
+  parts.recovery_key = record.recovery_key;
+  parts.secrets = record.secrets;
+  DIMS_ASSIGN(const crypto::SecretBytes user_key, key_by_words(parts, words));
+  return open_parts(parts, user_key);
 }
 
 Result<UserRecord> change_passphrase(const UserRecord& record, const UserSecrets& secrets,

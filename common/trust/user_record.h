@@ -81,6 +81,22 @@ UserCert certificate_of(const UserSecrets& secrets, const std::string& name, Rol
 Result<UserSecrets> open_user_record(const UserRecord& record, const PassphraseKeys& keys);
 Result<UserSecrets> recover_user(const UserRecord& record, std::string_view words);
 
+// What the server gives to anybody who asks for a name, for who has nothing but his twelve words.
+// 132 bits open it; nothing in it helps to guess a passphrase. It is signed by nobody: who has
+// opened it logs in with the key that he found, and then checks the whole record.
+struct RecoveryRecord {
+  OrgId org;
+  UserId user;
+  std::array<std::uint8_t, kWrappedKeyBytes> recovery_key{};
+  std::array<std::uint8_t, kWrappedSecretsBytes> secrets{};
+};
+// nullopt: the user has no words.
+std::optional<RecoveryRecord> recovery_record_of(const UserRecord& record);
+// For a name that nobody has: always the same one.
+RecoveryRecord unknown_recovery_record(const Secret32& server_key, const OrgId& org,
+                                       std::string_view name);
+Result<UserSecrets> recover_user(const RecoveryRecord& record, std::string_view words);
+
 // The next generation of the record. The words stay good.
 Result<UserRecord> change_passphrase(const UserRecord& record, const UserSecrets& secrets,
                                      ByteView passphrase,

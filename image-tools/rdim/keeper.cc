@@ -28,7 +28,8 @@ std::vector<UserId> Keeper::readers_of(const ImageId& image) const {
   std::vector<UserId> out;
   const trust::OrgState& org = people_.member().org();
   for (const trust::User* const user : org.users())
-    if (org.access(user->id, image) >= Access::kRead) out.push_back(user->id);
+    if (org.access(user->id, image) >= Access::kRead || is_escrow(org, *user))
+      out.push_back(user->id);
   return out;
 }
 
@@ -49,21 +50,27 @@ std::vector<UserId> Keeper::writers_of(const DomainId& domain) {
   return out;
 }
 
-Result<bool> Keeper::has_grant(const Scoped& what, std::uint32_t epoch, const UserId& user) {
+// Epochs up to `last` whose secret that user has not been granted: of an image all count, of a
+// domain the newest.
+Result<std::set<std::uint32_t>> Keeper::missing_grants(const Scoped& what, std::uint32_t last,
+                                                       const UserId& user) {
   client::Member& member = people_.member();
   const trust::User* const known = member.org().user(user);
   DIMS_ASSIGN(const auto grants,
               member.access->grants(what.first, what.second.view(),
                                     user == member.secrets.user ? UserId{} : user));
+  std::set<std::uint32_t> missing{last};
+  for (std::uint32_t epoch = 1; what.first == KeyScope::kImage && epoch < last; ++epoch)
+    missing.insert(epoch);
   const Digest key = crypto::sha256(known->keys.box_key.view());
   for (const Bytes& bytes : grants) {
     const auto grant = trust::decode_grant(bytes);
     if (grant.ok() && grant->scope == what.first && grant->id == what.second &&
-        grant->epoch == epoch && grant->recipient == user && grant->recipient_key == key &&
+        grant->recipient == user && grant->recipient_key == key &&
         trust::check_grant(member.org(), *grant).ok())
-      return true;
+      missing.erase(grant->epoch);
   }
-  return false;
+  return missing;
 }
 
 Status Keeper::see_to(const Scoped& what, const std::vector<UserId>& recipients,
@@ -72,15 +79,18 @@ Status Keeper::see_to(const Scoped& what, const std::vector<UserId>& recipients,
   const trust::Epoch* newest = member.org().epoch(what.first, what.second);
   if (newest == nullptr) return ok_status();
   const std::uint32_t last = newest->body.epoch;
-  std::vector<UserId> lack;
+  std::map<UserId, std::set<std::uint32_t>> lack;
+  std::size_t lack_newest = 0;
   for (const UserId& user : recipients) {
-    DIMS_ASSIGN(const bool there, has_grant(what, last, user));
-    if (!there) lack.push_back(user);
+    DIMS_ASSIGN(const auto missing, missing_grants(what, last, user));
+    if (missing.contains(last)) ++lack_newest;
+    if (!missing.empty()) lack[user] = missing;
   }
   if (lack.empty()) return ok_status();
   // Only by who reads it himself: nobody learns a key by mending.
-  const bool self_too = std::find(lack.begin(), lack.end(), member.secrets.user) != lack.end();
-  if (self_too && lack.size() == recipients.size()) return new_epochs({what}, report);
+  const auto self = lack.find(member.secrets.user);
+  const bool self_too = self != lack.end() && self->second.contains(last);
+  if (self_too && lack_newest == recipients.size()) return new_epochs({what}, report);
 
   const client::Grants ours = client::grants_from(*member.access);
   std::vector<Bytes> made;
@@ -94,14 +104,29 @@ Status Keeper::see_to(const Scoped& what, const std::vector<UserId>& recipients,
       return ok_status();
     }
     if (!secret.ok()) continue;
-    for (const UserId& user : lack) {
+    for (const auto& [user, missing] : lack) {
+      if (!missing.contains(epoch)) continue;
       DIMS_ASSIGN(made.emplace_back(),
                   trust::make_grant(member.org(), what.first, what.second, epoch, secret->key(),
                                     user, member.secrets.user, member.secrets.sign));
     }
   }
+  if (made.empty()) return ok_status();
   DIMS_TRY(member.access->put_grants(made));
   report.grants += static_cast<unsigned>(made.size());
+  return ok_status();
+}
+
+// Which version is the last of the old keys.
+Status Keeper::name_head(trust::KeyEpoch& epoch) {
+  if (epoch.scope == KeyScope::kDomain) return ok_status();
+  const auto image = remote_.get_image(image_of(epoch.id));
+  if (!image.ok() && image.error().code != ErrorCode::kNotFound &&
+      image.error().code != ErrorCode::kPermissionDenied)
+    return image.error();
+  if (!image.ok()) return ok_status();  // announced, and never made
+  epoch.last_sequence = image->head_sequence;
+  epoch.last_version = image->head;
   return ok_status();
 }
 
@@ -114,18 +139,13 @@ Status Keeper::new_epochs(const std::vector<Scoped>& what, KeeperReport& report)
     trust::KeyEpoch& epoch = epochs.emplace_back();
     epoch.scope = one.first;
     epoch.id = one.second;
-    if (one.first == KeyScope::kDomain) continue;
-    const auto image = remote_.get_image(image_of(one.second));
-    if (!image.ok() && image.error().code != ErrorCode::kNotFound &&
-        image.error().code != ErrorCode::kPermissionDenied)
-      return image.error();
-    if (!image.ok()) continue;  // announced, and never made
-    epoch.last_sequence = image->head_sequence;
-    epoch.last_version = image->head;
   }
   DIMS_TRY(member.append([&](const trust::OrgState& org) -> Result<std::vector<trust::Body>> {
     std::vector<trust::Body> bodies;
     for (std::size_t i = 0; i < epochs.size(); ++i) {
+      // At each try: a disk that is in use may have committed meanwhile.
+      const Status named = name_head(epochs[i]);
+      if (!named.ok()) return named.error();
       const trust::Epoch* const newest = org.epoch(epochs[i].scope, epochs[i].id);
       epochs[i].epoch = newest == nullptr ? 1 : newest->body.epoch + 1;
       epochs[i].commitment =

@@ -11,6 +11,9 @@
 // Durable on return: log and grants, on the server.
 #pragma once
 
+#include <map>
+#include <set>
+
 #include "image-tools/rdim/people.h"
 
 namespace dims::rdim {
@@ -34,10 +37,12 @@ class Keeper {
   using Scoped = std::pair<trust::KeyScope, trust::ScopeId>;
   Status see_to(const Scoped& what, const std::vector<trust::UserId>& recipients,
                 KeeperReport& report);
+  Status name_head(trust::KeyEpoch& epoch);
   Status new_epochs(const std::vector<Scoped>& what, KeeperReport& report);
   std::vector<trust::UserId> readers_of(const ImageId& image) const;
   std::vector<trust::UserId> writers_of(const DomainId& domain);
-  Result<bool> has_grant(const Scoped& what, std::uint32_t epoch, const trust::UserId& user);
+  Result<std::set<std::uint32_t>> missing_grants(const Scoped& what, std::uint32_t last,
+                                                 const trust::UserId& user);
 
   People& people_;
   contract::Remote& remote_;

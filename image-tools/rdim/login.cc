@@ -67,7 +67,6 @@ Status join(Session& session, const std::string& text) {
     DIMS_ASSIGN(log, client::read_log(*access, line.org, client::records_of(log)));
   }
   DIMS_TRY(folder.save({place.server, line.org, client::records_of(log)}));
-  DIMS_TRY(keep_record(folder, made.record));
   Json json;
   json["user"] = body.name;
   json["role"] = std::string(role_name(body.role));
@@ -91,11 +90,9 @@ Status login(Session& session, const LoginOptions& options) {
   session.options.people.user = options.user;
   DIMS_ASSIGN(People* const people, session.people());
   client::Member& member = people->member();
-  DIMS_ASSIGN(const std::string config, config_folder());
   const std::uint64_t until =
       client::unix_now_s() + static_cast<std::uint64_t>(lasts.count() / 1000);
   DIMS_TRY(people->keep_login(until));
-  DIMS_TRY(keep_record(client::OrgFolder(io::posix_file_system(), config), member.record));
   const User* const user = member.org().user(member.secrets.user);
   Json json;
   json["user"] = user->name;
@@ -105,6 +102,10 @@ Status login(Session& session, const LoginOptions& options) {
   json["until"] = json_of_time(until * 1'000'000'000);
   session.output.text("logged in as '" + user->name + "' until " +
                       text_of_time(until * 1'000'000'000));
+  json["escrow"] = member.org().policy().escrow;
+  if (member.org().policy().escrow)
+    session.output.text(
+        "administrators hold the keys of all images here, private ones too (escrow)");
   // Whoever joined meanwhile may wait for keys.
   DIMS_ASSIGN(contract::Remote* const remote, session.remote());
   DIMS_ASSIGN(const KeeperReport report, Keeper(*people, *remote).make_missing(nullptr));

@@ -108,7 +108,6 @@ Status init_org(Session& session, const InitOptions& options) {
   DIMS_TRY(access->init_org(secret->view(), founding.records, encode_user_record(admin.record),
                             {grant}));
   DIMS_TRY(here.folder.save({server, org, founding.records}));
-  DIMS_TRY(keep_record(here.folder, admin.record));
 
   Json json;
   json["organisation"] = options.name;
@@ -231,7 +230,9 @@ void add_organisation_commands(CLI::App& app, Command& run) {
   rules->add_option("--offline-max-age", change->offline_age,
                     "How long after a login with the server, e.g. 720h");
   rules->add_option("--session-max", change->session_length, "How long a session may last");
-  rules->add_option("--escrow", change->escrow, "Private domains are granted to administrators")
+  rules
+      ->add_option("--escrow", change->escrow,
+                   "Keys of all images, private ones too, are granted to administrators")
       ->check(yes_no);
   rules->callback([change, &run] {
     run = [change](Session& session) { return finish(session, policy(session, *change)); };

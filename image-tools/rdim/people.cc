@@ -31,6 +31,10 @@ Result<RememberedPlace> remembered_place(const std::string& server) {
   return out;
 }
 
+bool is_escrow(const trust::OrgState& org, const trust::User& user) {
+  return org.policy().escrow && user.role == trust::Role::kAdministrator && org.is_active(user.id);
+}
+
 Result<std::unique_ptr<People>> People::open(const std::string& server,
                                              const PeopleOptions& options) {
   DIMS_ASSIGN(RememberedPlace remembered, remembered_place(server));
@@ -124,10 +128,15 @@ Result<People::NewImage> People::new_image(bool private_domain) {
                                     epoch};
   }));
   DIMS_TRY(remember());
-  DIMS_ASSIGN(const Bytes grant,
-              trust::make_grant(member_.org(), KeyScope::kImage, scope, 1, secret.key(),
-                                member_.secrets.user, member_.secrets.user, member_.secrets.sign));
-  DIMS_TRY(member_.access->put_grants({grant}));
+  std::vector<Bytes> grants;
+  for (const trust::User* const user : member_.org().users()) {
+    const bool own = user->id == member_.secrets.user;
+    if (!own && !is_escrow(member_.org(), *user)) continue;
+    DIMS_ASSIGN(grants.emplace_back(),
+                trust::make_grant(member_.org(), KeyScope::kImage, scope, 1, secret.key(), user->id,
+                                  member_.secrets.user, member_.secrets.sign));
+  }
+  DIMS_TRY(member_.access->put_grants(grants));
   DIMS_ASSIGN(format::KeyFile made, keys(id, default_domain(private_domain), Access::kWrite));
   return NewImage{id, std::move(made)};
 }

@@ -54,6 +54,9 @@ class People {
   trust::SessionToken kept_token_;
 };
 
+// Whether keys of all images are granted to that user, whatever their lists say: the policy.
+bool is_escrow(const trust::OrgState& org, const trust::User& user);
+
 // Where to log in: what is remembered, and what was given.
 struct RememberedPlace {
   client::OrgFolder folder;

@@ -18,18 +18,6 @@ void print_words(const Output& output, const crypto::SecretBytes& words) {
   output.text("  " + std::string(words.text()));
 }
 
-Status keep_record(const client::OrgFolder& folder, const UserRecord& record) {
-  return io::replace_file(io::posix_file_system(), folder.file("record-" + record.name),
-                          encode_user_record(record));
-}
-
-Result<UserRecord> kept_record(const client::OrgFolder& folder, const std::string& name) {
-  DIMS_TRY(check_name("the user's name", name));
-  DIMS_ASSIGN(const Bytes bytes,
-              io::read_file(io::posix_file_system(), folder.file("record-" + name), 4096));
-  return decode_user_record(bytes);
-}
-
 Result<User> user_named(const OrgState& org, const std::string& name) {
   const User* const user = org.user_named(name);
   if (user != nullptr) return *user;

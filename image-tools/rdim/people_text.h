@@ -10,9 +10,6 @@ namespace dims::rdim {
 // HOST:PORT#FINGERPRINT; a UNIX socket's address as it is.
 std::string pinned_address(const std::string& address, const Digest& server);
 void print_words(const Output& output, const crypto::SecretBytes& words);
-// A copy of the user's own sealed record, for the day on which the passphrase is forgotten.
-Status keep_record(const client::OrgFolder& folder, const trust::UserRecord& record);
-Result<trust::UserRecord> kept_record(const client::OrgFolder& folder, const std::string& name);
 
 Result<trust::User> user_named(const trust::OrgState& org, const std::string& name);
 Result<trust::Machine> machine_named(const trust::OrgState& org, const std::string& name);

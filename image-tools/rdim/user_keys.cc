@@ -94,29 +94,33 @@ Status passwd(Session& session, const KeyOptions& options) {
     member.record = std::move(record);
   }
   DIMS_ASSIGN(const std::string config, config_folder());
-  DIMS_TRY(keep_record(client::OrgFolder(io::posix_file_system(), config), member.record));
   DIMS_TRY(remove_login(config));
   session.output.document(json);
   session.output.text("the passphrase of '" + member.name + "' is changed; log in with it");
   return ok_status();
 }
 
-// With the words of paper instead of the passphrase. They open the sealed record that every login
-// leaves in the configuration folder; whoever has the user's own key then is the user, and logs in
-// with it in the passphrase's place.
+// With the words of paper instead of the passphrase, on any machine: the server gives what they
+// open to anybody. Whoever has the user's own key then is the user, and logs in with it in the
+// passphrase's place; the whole record and the log are checked after that as at every login.
 Status recover(Session& session, const KeyOptions& options) {
-  DIMS_ASSIGN(const RememberedPlace here, remembered_place(session.options.server));
-  const auto kept = kept_record(here.folder, options.name);
-  if (!kept.ok()) {
+  DIMS_TRY(check_name("the user's name", options.name));
+  DIMS_ASSIGN(RememberedPlace here, remembered_place(session.options.server));
+  DIMS_ASSIGN(const auto access,
+              client::AccessClient::connect(here.place.server, here.place.known_servers));
+  DIMS_ASSIGN(const LoginContext context, access->challenge());
+  if (context.org.is_zero() || (!here.place.org.is_zero() && !(context.org == here.place.org))) {
     return make_error(
-        ErrorCode::kNotFound,
-        "there is no sealed record of '" + options.name + "' in " + here.folder.path(),
-        "recover where he was logged in before, or bring a copy of the file record-" +
-            options.name);
+        ErrorCode::kUntrusted,
+        "the server " + here.place.server +
+            (context.org.is_zero() ? " has no organisation" : " belongs to another organisation"),
+        "check the server's address; DIMS_CONFIG names another folder");
   }
+  here.place.org = context.org;
   DIMS_ASSIGN(const crypto::SecretBytes words,
               client::read_line_of(options.words, "Recovery words of " + options.name));
-  DIMS_ASSIGN(UserSecrets secrets, recover_user(*kept, words.text()));
+  DIMS_ASSIGN(const RecoveryRecord sealed, access->recovery_record(context.org, options.name));
+  DIMS_ASSIGN(UserSecrets secrets, recover_user(sealed, words.text()));
   DIMS_ASSIGN(const crypto::SecretBytes passphrase,
               client::read_passphrase(options.fresh, "New passphrase of " + options.name, true));
   PassphraseKeys keys;
@@ -127,7 +131,8 @@ Status recover(Session& session, const KeyOptions& options) {
   DIMS_ASSIGN(const UserRecord fresh, change_passphrase(member.record, member.secrets,
                                                         passphrase.view(), {}, system_random()));
   DIMS_TRY(member.access->put_user_record(encode_user_record(fresh), {}, {}));
-  DIMS_TRY(keep_record(here.folder, fresh));
+  DIMS_TRY(here.folder.save({pinned_address(here.place.server, context.server), context.org,
+                             client::records_of(member.log)}));
   session.output.document(Json{{"user", options.name}, {"recovered", true}});
   session.output.text("'" + options.name + "' has a new passphrase; the words stay good");
   return ok_status();

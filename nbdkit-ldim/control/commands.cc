@@ -85,7 +85,17 @@ Result<json> run_prefetch(Disk& disk, const json& request, const Say& say) {
   return json{{"pages_done", last.pages_done}, {"pages_total", last.pages_total}};
 }
 
-Result<json> run(Disk& disk, const json& request, const Say& say) {
+Result<json> run_renewal(const std::string& command, const json& request, Renewal* renewal) {
+  if (renewal == nullptr) {
+    return make_error(ErrorCode::kInvalidArgument, "this disk has no login: its keys are in a file",
+                      "nothing needs to be renewed");
+  }
+  if (command == "renew-begin") return renewal->begin();
+  DIMS_TRY(renewal->finish(request));
+  return json{{"renewed", true}};
+}
+
+Result<json> run(Disk& disk, const json& request, const Say& say, Renewal* renewal) {
   const std::string command = request.value("command", "");
   if (command == "status") return disk.status(request.value("verify", false));
   if (command == "sync") return run_sync(disk, request, say);
@@ -104,20 +114,21 @@ Result<json> run(Disk& disk, const json& request, const Say& say) {
   }
   if (command == "prefetch") return run_prefetch(disk, request, say);
   if (command == "check") return disk.check();
+  if (command == "renew-begin" || command == "renew") return run_renewal(command, request, renewal);
   return make_error(ErrorCode::kInvalidArgument, "unknown command '" + command + "'",
-                    "known: status, sync, quiesce, resume, session-end, prefetch, check");
+                    "known: status, sync, quiesce, resume, session-end, prefetch, check, renew");
 }
 
 }  // namespace
 
-void run_command(Disk& disk, std::string_view line, const Say& say) {
+void run_command(Disk& disk, std::string_view line, const Say& say, Renewal* renewal) {
   const json request = json::parse(line, nullptr, false);
   if (request.is_discarded() || !request.is_object()) {
     say(error_json(make_error(ErrorCode::kInvalidArgument, "the request is not a JSON object")));
     return;
   }
   try {
-    auto result = run(disk, request, say);
+    auto result = run(disk, request, say, renewal);
     say(result.ok() ? done_json(std::move(result).value()) : error_json(result.error()));
   } catch (const json::exception& e) {  // a field of an unexpected type
     say(error_json(make_error(ErrorCode::kInvalidArgument,

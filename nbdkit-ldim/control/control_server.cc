@@ -38,7 +38,8 @@ bool send_line(int fd, std::string text) {
 
 }  // namespace
 
-Result<std::unique_ptr<ControlServer>> ControlServer::start(const std::string& path, Disk& disk) {
+Result<std::unique_ptr<ControlServer>> ControlServer::start(const std::string& path, Disk& disk,
+                                                            Renewal* renewal) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   if (path.size() >= sizeof address.sun_path) {
@@ -59,11 +60,13 @@ Result<std::unique_ptr<ControlServer>> ControlServer::start(const std::string& p
     ::close(fd);
     return io::errno_error(rc != 0 ? e : errno, "cannot bind control socket", path);
   }
-  return std::unique_ptr<ControlServer>(new ControlServer(fd, path, disk));
+  return std::unique_ptr<ControlServer>(new ControlServer(fd, path, disk, renewal));
 }
 
-ControlServer::ControlServer(int fd, std::string path, Disk& disk)
-    : fd_(fd), path_(std::move(path)), disk_(disk), thread_([this] { accept_loop(); }) {}
+ControlServer::ControlServer(int fd, std::string path, Disk& disk, Renewal* renewal)
+    : fd_(fd), path_(std::move(path)), disk_(disk), renewal_(renewal), thread_([this] {
+        accept_loop();
+      }) {}
 
 ControlServer::~ControlServer() {
   stop_ = true;
@@ -115,10 +118,11 @@ void ControlServer::serve(int fd) {
     if (end != std::string::npos) {
       const std::string line = buffer.substr(0, end);
       buffer.erase(0, end + 1);
-      run_command(disk_, line, [&](const nlohmann::json& answer) {
+      const auto say = [&](const nlohmann::json& answer) {
         return !stop_ &&
                send_line(fd, answer.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
-      });
+      };
+      run_command(disk_, line, say, renewal_);
       continue;
     }
     if (buffer.size() > kMaxControlLineBytes) return;

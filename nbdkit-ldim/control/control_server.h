@@ -2,8 +2,8 @@
 // true.
 //
 // Only the owner of the cache folder and root may connect (folder 0700, socket 0600, SO_PEERCRED).
-// Threads: one accepting thread, one for each connection (at most 8). Ownership: the disk outlives
-// it. Errors: bind() problems on start(); everything else is answered to the client.
+// Threads: one accepting thread, one for each connection (at most 8). Ownership: disk and renewal
+// outlive it. Errors: bind() problems on start(); everything else is answered to the client.
 #pragma once
 
 #include <atomic>
@@ -14,6 +14,7 @@
 #include <thread>
 
 #include "common/base/result.h"
+#include "nbdkit-ldim/control/renewal.h"
 #include "nbdkit-ldim/disk/disk.h"
 
 namespace dims::ldim {
@@ -23,13 +24,14 @@ inline constexpr std::size_t kMaxControlLineBytes = 1024 * 1024;
 class ControlServer {
  public:
   // Binds PATH (an old socket of a dead process is replaced).
-  static Result<std::unique_ptr<ControlServer>> start(const std::string& path, Disk& disk);
+  static Result<std::unique_ptr<ControlServer>> start(const std::string& path, Disk& disk,
+                                                      Renewal* renewal = nullptr);
   ~ControlServer();
   ControlServer(const ControlServer&) = delete;
   ControlServer& operator=(const ControlServer&) = delete;
 
  private:
-  ControlServer(int fd, std::string path, Disk& disk);
+  ControlServer(int fd, std::string path, Disk& disk, Renewal* renewal);
   void accept_loop();
   void serve(int fd);
 
@@ -41,6 +43,7 @@ class ControlServer {
   int fd_;
   std::string path_;
   Disk& disk_;
+  Renewal* const renewal_;
   std::atomic<bool> stop_{false};
   std::mutex mutex_;
   std::list<std::unique_ptr<Connection>> connections_;

@@ -189,6 +189,8 @@ void print_status(const json& s) {
                 ready["tree_complete"].get<bool>() ? "" : ", and not the whole tree",
                 ready["verified"].get<bool>() ? ", each opened and checked" : "");
   }
+  if (!s["session"]["trouble"].get<std::string>().empty())
+    std::printf("login               %s\n", s["session"]["trouble"].get<std::string>().c_str());
   if (!s["write_back"]["trouble"].get<std::string>().empty()) {
     std::printf("write-back          %s\n", s["write_back"]["trouble"].get<std::string>().c_str());
   }
@@ -248,6 +250,25 @@ int salvage_closed(const Settings& settings, const std::string& key_path) {
   } else {
     std::printf("an interrupted salvage was completed\n");
   }
+  return 0;
+}
+
+int renew_running(const Settings& settings, const std::string& passphrase) {
+  const auto nothing = [](const json&) {};
+  json begun;
+  if (const int rc = Client(settings).call({{"command", "renew-begin"}}, begun, nothing); rc != 0)
+    return rc;
+  const auto answer = dims::ldim::answer_renewal(begun, passphrase);
+  if (!answer.ok()) {
+    const std::string code(dims::error_code_name(answer.error().code));
+    return fail(settings, exit_code_of(code), code, answer.error().message, answer.error().hint);
+  }
+  json done;
+  if (const int rc = Client(settings).call(*answer, done, nothing); rc != 0) return rc;
+  if (settings.json_output())
+    std::printf("%s\n", done.dump(2).c_str());
+  else
+    std::printf("logged in again: the disk has the newest keys\n");
   return 0;
 }
 
@@ -328,6 +349,10 @@ int main(int argc, char** argv) {
       "salvage",
       "Make a folder with a damaged journal usable: what can be proven becomes a branch");
   salvage->add_option("--key", key_path, "Key file, as given to nbdkit")->required();
+  auto* renew = app.add_subcommand(
+      "renew", "Log in again for the running disk: the newest keys, more time; no guest notices");
+  std::string passphrase;
+  renew->add_option("--passphrase", passphrase, "- (asked), +FILE, -FD");
   dims::ldim::LoginCommand login;
   dims::ldim::add_login_commands(app, login);
 
@@ -342,6 +367,7 @@ int main(int argc, char** argv) {
     return fail(settings, kExitUsage, "invalid-argument", "no cache folder is named",
                 "use --cache DIR or the variable LDIM_CACHE");
   }
+  if (*renew) return renew_running(settings, passphrase);
   if (*check && !key_path.empty()) return check_closed(settings, key_path);
   if (*salvage) return salvage_closed(settings, key_path);
   Client client(settings);

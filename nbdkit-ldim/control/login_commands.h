@@ -23,4 +23,7 @@ using LoginCommand = std::function<Result<Said>()>;
 // Adds the subcommands; `run` is set to what the chosen one does.
 void add_login_commands(CLI::App& app, LoginCommand& run);
 
+// For `ldim renew`: asks for the passphrase and logs in.
+Result<nlohmann::json> answer_renewal(const nlohmann::json& begun, const std::string& passphrase);
+
 }  // namespace dims::ldim

@@ -10,6 +10,7 @@
 #include "common/base/wire.h"
 #include "common/crypto/aead.h"
 #include "common/io/errno_map.h"
+#include "common/io/private_file.h"
 
 namespace dims::ldim {
 namespace {
@@ -107,6 +108,7 @@ Result<FolderIdentity> prepare_folder(io::FileSystem& fs, const std::string& fol
 Result<FolderKeys> open_folder_keys(io::FileSystem& fs, const std::string& folder,
                                     const FolderIdentity& identity, const format::KeyFile& key,
                                     Random& random) {
+  DIMS_TRY(io::check_private(folder + "/machine-secret", "the machine's secret"));
   DIMS_ASSIGN(Bytes secret_bytes, io::read_file(fs, folder + "/machine-secret", 32));
   if (secret_bytes.size() != Secret32::kBytes)
     return make_error(ErrorCode::kCorrupt, folder + "/machine-secret is damaged");

@@ -44,6 +44,8 @@ struct DiskEnvironment {
   std::function<bool(CommitStep)> at_step{};  // tests
   // Asked by requests that wait: true when the process was told to stop. May be empty.
   std::function<bool()> quitting{};
+  // Why the session's keys are of no use any more, for status(); empty: they are. May be empty.
+  std::function<std::string()> session_trouble{};
 };
 
 // The server cannot be reached now: no reason to fail what can be done from here.
@@ -96,6 +98,8 @@ class Disk {
   // on by themselves after `hold`.
   Status quiesce(std::chrono::milliseconds hold);
   Status resume();
+  // Keys of a later login of the same user to the same image: from the next attempt to send on.
+  Status renew(std::shared_ptr<const format::KeyFile> keys);
   // kConflict while a client is connected.
   Status end_session();
   struct PrefetchProgress {
@@ -158,7 +162,7 @@ class Disk {
 
   const DiskOptions options_;
   DiskEnvironment environment_;
-  format::KeyFile key_;
+  format::KeyRing key_;
   contract::ImageInfo image_;
   std::string root_;  // of journal, cache, state; "mem:" when diskless
   FolderIdentity identity_;

@@ -55,7 +55,10 @@ json Disk::status(bool verify) {
     out["halted"] = halted_.load() ? halted_why_.to_string() : std::string();
   }
   out["session"] = {
-      {"id", state.session.hex()}, {"mode", state.mode}, {"machine", options_.machine_name}};
+      {"id", state.session.hex()},
+      {"mode", state.mode},
+      {"machine", options_.machine_name},
+      {"trouble", environment_.session_trouble ? environment_.session_trouble() : std::string()}};
   out["version"] = {{"sequence", sequence}, {"id", state.base.hex()}};
   {
     const std::lock_guard lock(watch_mutex_);
@@ -178,6 +181,20 @@ Status Disk::resume() {
     quiesced_.store(false);
   }
   gate_changed_.notify_all();
+  return ok_status();
+}
+
+Status Disk::renew(std::shared_ptr<const format::KeyFile> keys) {
+  DIMS_TRY(allowed());
+  // What wraps the folder's keys must stay, or the next start could not open the journal.
+  if (!(keys->org == key_->org) || !(keys->domain == key_->domain) ||
+      !(keys->local_key() == key_->local_key())) {
+    return make_error(ErrorCode::kWrongKey, "this login is another user's, or for another image",
+                      "log in as the user whose disk this is");
+  }
+  key_.set(std::move(keys));
+  fetcher_->poke();
+  if (write_back_ != nullptr) write_back_->request();
   return ok_status();
 }
 

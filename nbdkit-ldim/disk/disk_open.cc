@@ -26,9 +26,10 @@ Result<std::unique_ptr<Disk>> Disk::open(const DiskOptions& options,
 
 Status Disk::start() {
   if (options_.keys) {
-    key_ = *options_.keys;
+    key_.set(options_.keys);
   } else {
-    DIMS_ASSIGN(key_, format::load_key_file(options_.key_path));
+    DIMS_ASSIGN(format::KeyFile keys, format::load_key_file(options_.key_path));
+    key_.set(std::make_shared<const format::KeyFile>(std::move(keys)));
   }
   root_ = options_.diskless() ? "mem:" : options_.cache_folder;
   DIMS_TRY(find_out(online_at_start_));
@@ -49,8 +50,8 @@ Status Disk::start() {
   shape.image_bytes = state_at_start_.image_bytes;
   if (!state_at_start_.base.is_zero()) {
     DIMS_ASSIGN(const auto record, format::decode_version(state_at_start_.base_record));
-    DIMS_TRY(key_.check_signer(record));
-    DIMS_ASSIGN(shape.root, format::open_root(record, key_.image_key(record)));
+    DIMS_TRY(key_->check_signer(record));
+    DIMS_ASSIGN(shape.root, format::open_root(record, key_->image_key(record)));
   }
   tree_ = std::make_unique<BaseTree>(
       *fetcher_, shape, options_.diskless() ? kDisklessTreeMemoryBytes : kTreeMemoryBytes);
@@ -148,7 +149,7 @@ Status Disk::find_out(bool& online) {
     std::this_thread::sleep_for(std::chrono::milliseconds(200));
   }
   if (online) {
-    if (!(image_.key_check == key_.key_check(image_.id))) {
+    if (!(image_.key_check == key_->key_check(image_.id))) {
       return make_error(
           ErrorCode::kWrongKey,
           "the key file " + options_.key_path + " does not belong to image " + options_.image,
@@ -174,8 +175,9 @@ Status Disk::find_out(bool& online) {
 }
 
 Status Disk::open_folder() {
+  const auto key = key_.get();
   if (options_.diskless()) {
-    identity_ = {environment_.random.id<MachineId>(), image_.id, key_.key_check(image_.id)};
+    identity_ = {environment_.random.id<MachineId>(), image_.id, key_->key_check(image_.id)};
     keys_ = {environment_.random.id<Secret32>(), environment_.random.id<Secret32>(),
              environment_.random.id<Secret32>()};
     DIMS_TRY(environment_.fs.make_folder(root_));
@@ -183,7 +185,7 @@ Status Disk::open_folder() {
     // A key that does not fit is refused before the folder is touched (find_out, or the identity
     // here).
     DIMS_ASSIGN(const auto known, read_identity(environment_.fs, root_));
-    if (known && !(known->key_check == key_.key_check(known->image))) {
+    if (known && !(known->key_check == key_->key_check(known->image))) {
       return make_error(
           ErrorCode::kWrongKey,
           "the key file " + options_.key_path + " does not belong to cache folder " + root_,
@@ -194,9 +196,9 @@ Status Disk::open_folder() {
       DIMS_ASSIGN(lock_, FolderLock::take(root_));
     }
     DIMS_ASSIGN(identity_,
-                prepare_folder(environment_.fs, root_, image_.id, key_, environment_.random));
+                prepare_folder(environment_.fs, root_, image_.id, *key, environment_.random));
     DIMS_ASSIGN(keys_,
-                open_folder_keys(environment_.fs, root_, identity_, key_, environment_.random));
+                open_folder_keys(environment_.fs, root_, identity_, *key, environment_.random));
   }
   // Each mode has a base of its own: unsent personal epochs must never see theirs move.
   const std::string suffix =
@@ -232,7 +234,7 @@ Status Disk::open_folder() {
   const VersionId start = image_.head.is_zero() ? image_.origin : image_.head;
   DIMS_ASSIGN(const contract::VersionInfo head,
               environment_.remote.get_version(image_.id, start, 0));
-  DIMS_TRY(contract::check_head(image_, head, key_));
+  DIMS_TRY(contract::check_head(image_, head, *key_.get()));
   fresh.base = fresh.home_base = head.id;
   fresh.base_record = head.record_bytes;
   fresh.home_sequence = head.record.sequence;

@@ -210,7 +210,7 @@ Status Disk::move_base(const contract::ImageInfo& image) {
   if (head == state.base) return ok_status();
   DIMS_ASSIGN(const contract::VersionInfo version,
               environment_.remote.get_version(image.id, head, 0));
-  DIMS_TRY(contract::check_head(image, version, key_));
+  DIMS_TRY(contract::check_head(image, version, *key_.get()));
   if (version.record.image_bytes != state.image_bytes || !(version.record.tree == state.tree)) {
     return make_error(ErrorCode::kUntrusted,
                       "version " + std::to_string(version.record.sequence) + " of " +
@@ -223,7 +223,7 @@ Status Disk::move_base(const contract::ImageInfo& image) {
   else if (!descends.ok())
     return descends;
   tree::TreeShape shape = tree_->shape();
-  DIMS_ASSIGN(shape.root, format::open_root(version.record, key_.image_key(version.record)));
+  DIMS_ASSIGN(shape.root, format::open_root(version.record, key_->image_key(version.record)));
   // The modified list: an optimisation, the new tree can always be walked.
   std::uint64_t nodes = 0;
   const Status listed =

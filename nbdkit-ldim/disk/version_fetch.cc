@@ -69,14 +69,14 @@ void VersionFetch::run() {
 Status VersionFetch::fetch(const Wanted& wanted) {
   DIMS_ASSIGN(const contract::VersionInfo version,
               parts_.remote.get_version(wanted.image, wanted.version, 0));
-  DIMS_TRY(parts_.key.check_signer(version.record));
+  DIMS_TRY(parts_.key->check_signer(version.record));
   {
     const MutexLock lock(mutex_);
     progress_.sequence = version.record.sequence;
   }
   const tree::TreeShape base = parts_.tree.shape();
   tree::TreeShape shape = base;
-  DIMS_ASSIGN(shape.root, format::open_root(version.record, parts_.key.image_key(version.record)));
+  DIMS_ASSIGN(shape.root, format::open_root(version.record, parts_.key->image_key(version.record)));
   FetchedNodes nodes(parts_.fetcher, contract::Priority::kPrefetch, FetchWait::kDoNotWait);
   const PageRange all{0, pages_for(shape.image_bytes)};
   std::unordered_set<ObjectId, IdHash> same;

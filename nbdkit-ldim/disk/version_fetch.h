@@ -32,7 +32,7 @@ class VersionFetch {
     Fetcher& fetcher;
     PageCache& cache;
     BaseTree& tree;  // of the session
-    const format::KeyFile& key;
+    const format::KeyRing& key;
   };
   explicit VersionFetch(const Parts& parts);
   ~VersionFetch();

@@ -1,8 +1,10 @@
 #include "nbdkit-ldim/login/enroll.h"
 
 #include <unistd.h>
+#include <spdlog/spdlog.h>
 
 #include "common/trust/join_line.h"
+#include "nbdkit-ldim/login/tpm_seal.h"
 
 namespace dims::ldim {
 namespace {
@@ -18,7 +20,7 @@ std::string host_name() {
 }  // namespace
 
 Result<Enrolled> enroll(const std::string& path, const std::string& join_line,
-                        const std::string& name) {
+                        const std::string& name, UseTpm tpm) {
   DIMS_ASSIGN(const trust::JoinLine line, trust::parse_join_line(join_line));
   if (!line.for_machine) {
     return make_error(ErrorCode::kInvalidArgument, "this line is for a user, not for a machine",
@@ -56,9 +58,21 @@ Result<Enrolled> enroll(const std::string& path, const std::string& join_line,
   trust::MachineFile machine = trust::make_machine(line.org, chosen, system_random());
   machine.server_address = line.address;
   machine.server = line.server;
-  DIMS_ASSIGN(const auto seal, machine_seal());
+  DIMS_ASSIGN(auto seal, machine_seal(path));
+  DIMS_ASSIGN(bool by_tpm, has_tpm_seal(path));
+  if (!seal && (tpm == UseTpm::kYes || (tpm == UseTpm::kAuto && has_tpm()))) {
+    const auto made = make_tpm_seal(path, system_random());
+    if (!made.ok() && tpm == UseTpm::kYes) return made.error();
+    if (made.ok()) {
+      seal = *made;
+      by_tpm = true;
+    } else {
+      (void)fs.remove(path + "/machine-tpm");
+      spdlog::warn("the TPM is not used: {}", made.error().to_string());
+    }
+  }
   // Before the server knows of it: a certificate whose key is lost would hold the name for ever.
-  DIMS_TRY(trust::save_machine(folder.file("machine.new"), machine, seal ? &*seal : nullptr,
+  DIMS_TRY(trust::save_machine(folder.file("machine.new"), machine, seal ? &seal->key() : nullptr,
                                system_random()));
   for (int attempt = 1;; ++attempt) {
     const trust::Position at = log.position();
@@ -75,7 +89,8 @@ Result<Enrolled> enroll(const std::string& path, const std::string& join_line,
   DIMS_TRY(folder.save({place.server, line.org, client::records_of(log)}));
   DIMS_TRY(fs.rename(folder.file("machine.new"), folder.file("machine")));
   DIMS_TRY(fs.sync_folder(path));
-  return Enrolled{chosen, machine.machine, log.state().init().name, place.server, seal.has_value()};
+  return Enrolled{chosen,       machine.machine,  log.state().init().name,
+                  place.server, seal.has_value(), by_tpm};
 }
 
 }  // namespace dims::ldim

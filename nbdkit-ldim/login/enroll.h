@@ -12,10 +12,13 @@ struct Enrolled {
   std::string name;
   MachineId machine;
   std::string organisation, server;
-  bool sealed = false;
+  bool sealed = false;  // the machine's file, by a credential or the TPM
+  bool tpm = false;
 };
+// kAuto: if there is one that works, and no credential.
+enum class UseTpm { kNo, kAuto, kYes };
 // `name` empty: what the line says, else the host's.
 Result<Enrolled> enroll(const std::string& folder, const std::string& join_line,
-                        const std::string& name);
+                        const std::string& name, UseTpm tpm);
 
 }  // namespace dims::ldim

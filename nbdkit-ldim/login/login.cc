@@ -196,6 +196,7 @@ Result<ImageList> list_images(const std::string& machine_folder, const std::stri
   DIMS_ASSIGN(const auto remote, remote_of(folder, *member));
   DIMS_ASSIGN(const auto images, remote->list_images());
   const client::Grants grants = keeping_grants(folder, *member);
+  out.escrow = member->org().policy().escrow;
   for (const contract::ImageInfo& image : images) {
     const Access access = member->org().access(member->secrets.user, image.id);
     if (access == Access::kNone) continue;

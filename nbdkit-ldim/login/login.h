@@ -34,6 +34,7 @@ struct UserImage {
 };
 struct ImageList {
   std::string user;
+  bool escrow = false;   // administrators hold the keys of all images
   bool offline = false;  // then without sizes: those that this user's offline login could open
   std::vector<UserImage> images;
 };

@@ -12,6 +12,8 @@
 #include "common/base/wire.h"
 #include "common/crypto/hash.h"
 #include "common/io/errno_map.h"
+#include "common/io/private_file.h"
+#include "nbdkit-ldim/login/tpm_seal.h"
 
 namespace dims::ldim {
 namespace {
@@ -68,21 +70,29 @@ std::string default_machine_folder() {
   return given.empty() ? "/var/lib/dims" : given;
 }
 
-Result<std::optional<Secret32>> machine_seal() {
-  const std::string folder = environment("CREDENTIALS_DIRECTORY");
-  if (folder.empty()) return std::optional<Secret32>{};
+Result<std::optional<crypto::HeldKey>> machine_seal(const std::string& machine_folder) {
   auto& fs = io::posix_file_system();
+  const std::string folder = environment("CREDENTIALS_DIRECTORY");
   const std::string path = folder + "/dims-machine-key";
-  DIMS_ASSIGN(const bool there, fs.exists(path));
-  if (!there) return std::optional<Secret32>{};
+  bool there = false;
+  if (!folder.empty()) {
+    DIMS_ASSIGN(there, fs.exists(path));
+  }
+  if (!there) {
+    DIMS_ASSIGN(const bool by_tpm, has_tpm_seal(machine_folder));
+    if (!by_tpm) return std::optional<crypto::HeldKey>{};
+    DIMS_ASSIGN(const crypto::HeldKey key, open_tpm_seal(machine_folder));
+    return std::optional<crypto::HeldKey>{key};
+  }
+  DIMS_TRY(io::check_private(path, "the credential"));
   DIMS_ASSIGN(Bytes bytes, io::read_file(fs, path, 4096));
-  const auto key = Secret32::from_view(bytes);
+  auto key = Secret32::from_view(bytes);
   crypto::wipe(bytes);
   if (!key) {
     return make_error(ErrorCode::kCorrupt, path + " has not 32 bytes",
                       "make the credential with 'head -c 32 /dev/urandom'");
   }
-  return key;
+  return std::optional<crypto::HeldKey>{std::move(*key)};
 }
 
 // Spared: the journal and what opens it for its user. It holds what no server has.
@@ -114,9 +124,9 @@ Result<MachineFolder> MachineFolder::open(const std::string& path) {
     return make_error(ErrorCode::kNotFound, "no machine is enrolled in " + path,
                       "use 'ldim enroll LINE', or name another folder (machine-dir=, --machine)");
   }
-  DIMS_ASSIGN(const auto seal, machine_seal());
+  DIMS_ASSIGN(const auto seal, machine_seal(path));
   DIMS_ASSIGN(trust::MachineFile machine,
-              trust::load_machine(org.file("machine"), seal ? &*seal : nullptr));
+              trust::load_machine(org.file("machine"), seal ? &seal->key() : nullptr));
   DIMS_ASSIGN(auto known, org.load());
   if (!known || !(known->org == machine.org)) {
     return make_error(ErrorCode::kCorrupt, org.file("organisation") + " does not fit the machine",
@@ -265,8 +275,8 @@ Status MachineFolder::obey(const trust::Wipe& wipe) {
   if (!wipe.spare_unsent) remove_all(org_.file("caches"));
   machine_->secret = crypto::SecretKey::random(system_random());
   machine_->obeyed_wipe_seq = wipe.seq;
-  DIMS_ASSIGN(const auto seal, machine_seal());
-  return trust::save_machine(org_.file("machine"), *machine_, seal ? &*seal : nullptr,
+  DIMS_ASSIGN(const auto seal, machine_seal(org_.path()));
+  return trust::save_machine(org_.file("machine"), *machine_, seal ? &seal->key() : nullptr,
                              system_random());
 }
 

@@ -20,9 +20,10 @@ namespace dims::ldim {
 
 // $DIMS_MACHINE, else /var/lib/dims.
 std::string default_machine_folder();
-// A service's credential "dims-machine-key" ($CREDENTIALS_DIRECTORY), 32 bytes: seals the machine
-// file. None: the file is protected by its mode alone.
-Result<std::optional<Secret32>> machine_seal();
+// What seals the machine's file: a service's credential "dims-machine-key"
+// ($CREDENTIALS_DIRECTORY), 32 bytes; else the TPM, if `folder` has something of it (tpm_seal.h).
+// None: the file is protected by its mode alone.
+Result<std::optional<crypto::HeldKey>> machine_seal(const std::string& folder);
 
 struct KnownImage {
   ImageId image;

@@ -8,12 +8,15 @@
 namespace dims::ldim {
 namespace {
 
+constexpr const char* kRenew = ": log in again with 'ldim renew'";
+constexpr const char* kStays = "; until then nothing is sent, what is written stays in the journal";
+
 // Log and certificates of one process; asks the server for what it lacks.
 class Standing {
  public:
-  Standing(MachineFolder& folder, trust::OrgLog log, std::shared_ptr<client::LoginToken> token,
+  Standing(MachineFolder folder, trust::OrgLog log, std::shared_ptr<client::LoginToken> token,
            const SessionKeys& session, const trust::UserId& user)
-      : folder_(folder),
+      : folder_(std::move(folder)),
         token_(std::move(token)),
         image_(session.image),
         own_(session.keys.signing.public_key),
@@ -84,7 +87,7 @@ class Standing {
     return ok_status();
   }
 
-  MachineFolder& folder_;
+  MachineFolder folder_;
   const std::shared_ptr<client::LoginToken> token_;
   const ImageId image_;
   const trust::PublicKey own_;
@@ -154,12 +157,12 @@ std::shared_ptr<client::LoginToken> session_token(const MachineFolder& folder,
       client::machine_login(folder.place(), keys.certificate));
 }
 
-Result<format::KeyFile> standing_keys(MachineFolder& folder, const SessionKeys& session,
+Result<format::KeyFile> standing_keys(MachineFolder folder, const SessionKeys& session,
                                       std::shared_ptr<client::LoginToken> token) {
   DIMS_ASSIGN(trust::OrgLog log, folder.log());
   DIMS_ASSIGN(const trust::SessionCertificate mine, trust::decode_session(session.certificate));
-  auto standing =
-      std::make_shared<Standing>(folder, std::move(log), std::move(token), session, mine.user);
+  auto standing = std::make_shared<Standing>(std::move(folder), std::move(log), std::move(token),
+                                             session, mine.user);
   auto member = std::make_shared<format::MemberKeys>(*session.keys.member);
   member->check_signer = [standing](const format::VersionRecord& version) {
     return standing->check(version);
@@ -170,6 +173,49 @@ Result<format::KeyFile> standing_keys(MachineFolder& folder, const SessionKeys& 
   format::KeyFile keys = session.keys;
   keys.member = std::move(member);
   return keys;
+}
+
+void SessionStanding::renewed(const SessionKeys& session) {
+  const std::lock_guard lock(mutex_);
+  // What does not decode is of no use anywhere, and the server says so.
+  if (const auto certificate = trust::decode_session(session.certificate); certificate.ok())
+    certificate_ = *certificate;
+  image_ = session.image;
+  domain_ = session.keys.domain;
+  image_epoch_ = session.keys.image_epoch();
+  domain_epoch_ = session.keys.member->domain_epoch;
+  refused_.clear();
+}
+
+void SessionStanding::log_is(const trust::OrgState& org) {
+  const std::lock_guard lock(mutex_);
+  const auto newest = [&](trust::KeyScope scope, const trust::ScopeId& id) {
+    const trust::Epoch* const epoch = org.epoch(scope, id);
+    return epoch == nullptr ? 0 : epoch->body.epoch;
+  };
+  newest_image_epoch_ = newest(trust::KeyScope::kImage, trust::scope_id(image_));
+  newest_domain_epoch_ = newest(trust::KeyScope::kDomain, trust::scope_id(domain_));
+  refused_.clear();
+  if (certificate_.images.empty()) return;
+  // Its time is looked at when somebody asks.
+  const Status use = trust::check_session_use(
+      org, certificate_,
+      {certificate_.machine, image_, certificate_.images.front().access, certificate_.from_unix_s});
+  if (!use.ok() && use.error().code != ErrorCode::kOtherHistory) refused_ = use.error().message;
+}
+
+std::string SessionStanding::trouble() {
+  const std::lock_guard lock(mutex_);
+  if (!refused_.empty()) return refused_ + kRenew + kStays;
+  if (newest_image_epoch_ > image_epoch_)
+    return std::string("the image has new keys, because somebody lost a right") + kRenew + kStays;
+  if (client::unix_now_s() > certificate_.to_unix_s)
+    return std::string("the login's time is over") + kRenew + kStays;
+  if (domain_epoch_ != 0 && newest_domain_epoch_ > domain_epoch_) {
+    return std::string("the domain has new keys, because somebody lost a right") + kRenew +
+           "; until then what is sent is sealed with the old ones";
+  }
+  return {};
 }
 
 }  // namespace dims::ldim

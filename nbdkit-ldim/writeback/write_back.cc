@@ -27,7 +27,7 @@ std::chrono::milliseconds jittered(std::chrono::milliseconds pause, Random& rand
 }
 
 WriteBack::WriteBack(const WriteBackParts& parts, const WriteBackOptions& options)
-    : parts_(parts), options_(options), domain_key_(parts.key.domain_key()) {
+    : parts_(parts), options_(options) {
   stats_.committed_epoch = parts_.state.current().committed.epoch;
   stats_.sent_epoch = stats_.received_epoch = stats_.committed_epoch;
 }
@@ -232,10 +232,10 @@ Result<bool> WriteBack::run_once() {
   }
 }
 
-Bytes WriteBack::make_record(const LdimState& state, const format::Reference& root,
-                             const CommitId& through) {
+Bytes WriteBack::make_record(const format::KeyFile& key, const LdimState& state,
+                             const format::Reference& root, const CommitId& through) {
   format::VersionRecord record;
-  record.org = parts_.key.org;
+  record.org = key.org;
   record.parent = state.base;
   record.image = state.image;
   record.root = root.object_key();
@@ -250,16 +250,18 @@ Bytes WriteBack::make_record(const LdimState& state, const format::Reference& ro
     }
   }
   record.commit = {through.journal, through.epoch, through.digest};
-  record.domain_epoch = domain_key_.epoch();
-  record.image_epoch = parts_.key.image_epoch();
+  record.domain_epoch = key.domain_key().epoch();
+  record.image_epoch = key.image_epoch();
   record.time_unix_ns = static_cast<std::uint64_t>(parts_.clock.wall().count());
-  record.machine = parts_.key.machine_of_record(parts_.machine);
-  format::seal_root_key(record, parts_.key.image_key(state.image), root.key, parts_.random);
-  return format::encode_version(record, parts_.key.signing);
+  record.machine = key.machine_of_record(parts_.machine);
+  format::seal_root_key(record, key.image_key(state.image), root.key, parts_.random);
+  return format::encode_version(record, key.signing);
 }
 
 Result<bool> WriteBack::attempt(const CommitId& through) {
   const LdimState state = parts_.state.current();
+  // The same keys to the end of the attempt, whatever login comes meanwhile.
+  const auto key = parts_.key.get();
   auto lease = parts_.lease.ensure();
   if (!lease.ok()) {
     // Another machine has the image now. If it has committed, our epochs are the loser's.
@@ -277,11 +279,12 @@ Result<bool> WriteBack::attempt(const CommitId& through) {
   if (!step(CommitStep::kSealed)) return stopped_here();
 
   {
-    const tree::Cutter cutter(domain_key_, state.tree.chunk_mean_bytes);
+    const format::DomainKey domain_key = key->domain_key();
+    const tree::Cutter cutter(domain_key, state.tree.chunk_mean_bytes);
     tree::UploadOptions upload;
     tree::Uploader uploader(parts_.remote, state.image, upload);
     const CommitParts commit_parts{parts_.journal, parts_.reader,    parts_.fetcher,
-                                   parts_.cache,   domain_key_,      cutter,
+                                   parts_.cache,   domain_key,       cutter,
                                    uploader,       options_.compress};
     DIMS_ASSIGN(BuiltCommit built, build_commit(commit_parts, records));
     DIMS_TRY(uploader.finish());
@@ -310,7 +313,7 @@ Result<bool> WriteBack::attempt(const CommitId& through) {
   order.lease = lease->lease;
   order.token = lease->token;
   order.parent = state.base;
-  order.record = make_record(state, done.root, through);
+  order.record = make_record(*key, state, done.root, through);
   parts_.journal.offer(through.epoch);  // the reply may get lost
   const auto answer = parts_.remote.commit(order);
   if (!answer.ok()) {
@@ -341,7 +344,7 @@ Result<bool> WriteBack::attempt(const CommitId& through) {
                 parts_.remote.get_version(state.image, answer->version, 0));
     DIMS_TRY(check_ours(first, state, through));
     done.record = first.record_bytes;
-    DIMS_ASSIGN(done.root, format::open_root(first.record, parts_.key.image_key(first.record)));
+    DIMS_ASSIGN(done.root, format::open_root(first.record, parts_.key->image_key(first.record)));
   }
   DIMS_TRY(finish(std::move(done)));
   const std::lock_guard lock(mutex_);

@@ -83,7 +83,7 @@ struct WriteBackParts {
   PageCache& cache;
   StateFile& state;
   LeaseKeeper& lease;
-  const format::KeyFile& key;
+  const format::KeyRing& key;
   Clock& clock;
   Random& random;
   MachineId machine;
@@ -151,12 +151,12 @@ class WriteBack {
     std::uint64_t last_order = 0;
   };
   Status finish(Committed done);
-  Bytes make_record(const LdimState& state, const format::Reference& root, const CommitId& through);
+  Bytes make_record(const format::KeyFile& key, const LdimState& state,
+                    const format::Reference& root, const CommitId& through);
   bool step(CommitStep step) { return !options_.at_step || options_.at_step(step); }
 
   WriteBackParts parts_;
   const WriteBackOptions options_;
-  const format::DomainKey domain_key_;
   std::mutex work_mutex_;  // one attempt at a time
 
   mutable std::mutex mutex_;

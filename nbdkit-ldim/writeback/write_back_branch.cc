@@ -40,7 +40,7 @@ Status WriteBack::check_ours(const contract::VersionInfo& version, const LdimSta
                           " for a commit of this machine, and it is not",
                       "the writes stay in the journal; ask whoever runs the server");
   }
-  return parts_.key.check_own(record);
+  return parts_.key->check_own(record);
 }
 
 Status WriteBack::adopt(const contract::VersionInfo& version) {
@@ -56,7 +56,7 @@ Status WriteBack::adopt(const contract::VersionInfo& version) {
     if (group_end == epoch) done.last_order = std::max(done.last_order, record.order);
   }
   done.touched = touched.touched_pages();
-  DIMS_ASSIGN(done.root, format::open_root(version.record, parts_.key.image_key(version.record)));
+  DIMS_ASSIGN(done.root, format::open_root(version.record, parts_.key->image_key(version.record)));
   const auto id = parts_.journal.commit_id(epoch);
   if (!id)
     return make_error(ErrorCode::kInternal, "no commit id for epoch " + std::to_string(epoch));
@@ -100,13 +100,13 @@ Result<contract::ImageInfo> WriteBack::create_branch(const contract::ImageInfo& 
   contract::ImageInfo branch;
   branch.image_bytes = state.image_bytes;
   branch.tree = state.tree;
-  branch.domain = parts_.key.domain;
+  branch.domain = parts_.key->domain;
   branch.origin = origin;
   branch.conflict_of = home.name;
   // The id is recorded before it is used: after a lost reply or a crash the same branch is asked
   // for again.
   branch.id = state.planned_branch.is_zero() ? parts_.random.id<ImageId>() : state.planned_branch;
-  branch.key_check = parts_.key.key_check(branch.id);
+  branch.key_check = parts_.key->key_check(branch.id);
   const std::string stem =
       home.name + ".conflict-" + options_.machine_name + "-" + std::to_string(sequence);
   branch.name = state.planned_name.empty() ? stem : state.planned_name;
@@ -164,6 +164,8 @@ Status WriteBack::rescue() {
   // An attempt that was cut short may have planned a branch from the unknown base: the id is free.
   DIMS_ASSIGN(const contract::ImageInfo branch, create_branch(home, head, base.sequence));
 
+  const auto key = parts_.key.get();
+  const format::DomainKey domain_key = key->domain_key();
   const HeldCommit held = parts_.journal.hold();
   const CommitId& through = held.through;
   const auto records = parts_.journal.records(state.committed.epoch, through.epoch);
@@ -174,13 +176,13 @@ Status WriteBack::rescue() {
   tree::TreeShape shape = parts_.reader.tree().shape();
   tree::Uploader uploader(parts_.remote, branch.id, {});
   // The base first: what is built on it refers to its objects, and they must be there before.
-  DIMS_TRY(upload_tree({parts_.remote, parts_.fetcher, uploader, domain_key_, branch.id}, shape));
+  DIMS_TRY(upload_tree({parts_.remote, parts_.fetcher, uploader, domain_key, branch.id}, shape));
   DIMS_TRY(uploader.finish());
   if (!records.empty()) {
-    const tree::Cutter cutter(domain_key_, state.tree.chunk_mean_bytes);
+    const tree::Cutter cutter(domain_key, state.tree.chunk_mean_bytes);
     DIMS_ASSIGN(BuiltCommit built,
                 build_commit({parts_.journal, parts_.reader, parts_.fetcher, parts_.cache,
-                              domain_key_, cutter, uploader, options_.compress},
+                              domain_key, cutter, uploader, options_.compress},
                              records));
     DIMS_TRY(uploader.finish());
     shape.root = built.root;
@@ -198,7 +200,7 @@ Status WriteBack::rescue() {
   order.lease = lease.lease;
   order.token = lease.token;
   order.parent = head;
-  order.record = make_record(stands, done.root, through);
+  order.record = make_record(*key, stands, done.root, through);
   parts_.journal.offer(through.epoch);  // the reply may get lost
   DIMS_ASSIGN(const contract::CommitAnswer answer, parts_.remote.commit(order));
   if (!answer.missing.empty()) {
@@ -214,7 +216,7 @@ Status WriteBack::rescue() {
     stands.image = branch.id;
     DIMS_TRY(check_ours(first, stands, through));
     done.record = first.record_bytes;
-    DIMS_ASSIGN(done.root, format::open_root(first.record, parts_.key.image_key(first.record)));
+    DIMS_ASSIGN(done.root, format::open_root(first.record, parts_.key->image_key(first.record)));
   }
   DIMS_TRY(finish(std::move(done)));
   spdlog::warn("this machine's state of {} is kept on the server as {}", home.name, branch.name);

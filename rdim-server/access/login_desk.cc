@@ -129,6 +129,20 @@ trust::LoginRecord LoginDesk::login_record(const std::string& name) {
   return facts ? facts->login : nobody;
 }
 
+Result<trust::RecoveryRecord> LoginDesk::recovery_record(const std::string& name,
+                                                         const Peer& peer) {
+  if (!trust::is_valid_name(name)) return trust::login_refused();
+  // Counted as a try to log in: nobody can collect what is behind all names.
+  DIMS_TRY(take_try(name, host_of(peer.address)));
+  const trust::RecoveryRecord nobody = trust::unknown_recovery_record(salt_key_, book_.org(), name);
+  const trust::UserId id = book_.with([&](const trust::OrgState& org) {
+    const trust::User* const user = org.user_named(name);
+    return user == nullptr ? trust::UserId{} : user->id;
+  });
+  const auto facts = people_.login_facts(id);
+  return facts && facts->recovery ? *facts->recovery : nobody;
+}
+
 Status LoginDesk::check_user(const UserLogin& login, const trust::LoginContext& context,
                              Caller& caller) {
   bool active = false;

@@ -38,6 +38,8 @@ class LoginDesk {
 
   trust::LoginNonce challenge();
   trust::LoginRecord login_record(const std::string& name);
+  // For recovery words; a try to log in.
+  Result<trust::RecoveryRecord> recovery_record(const std::string& name, const Peer& peer);
 
   struct UserLogin {
     std::string name;

@@ -30,7 +30,7 @@ std::string grant_key(const trust::Grant& grant) {
 }
 
 LoginFacts facts_of(const trust::UserRecord& record) {
-  return {{record.parameters, record.salt}, record.login_key};
+  return {{record.parameters, record.salt}, record.login_key, trust::recovery_record_of(record)};
 }
 
 Bytes encode_seen(const Seen& seen) {

@@ -27,6 +27,7 @@ namespace dims::access {
 struct LoginFacts {
   trust::LoginRecord login;
   crypto::PublicKey login_key;
+  std::optional<trust::RecoveryRecord> recovery;
 };
 
 struct Seen {

@@ -23,6 +23,8 @@ class AccessService : public v1::Access::CallbackService {
                    v1::ChallengeReply* reply) override;
   Unary* GetLoginRecord(Context* context, const v1::GetLoginRecordRequest* request,
                         v1::LoginRecord* reply) override;
+  Unary* GetRecoveryRecord(Context* context, const v1::GetRecoveryRecordRequest* request,
+                           v1::RecoveryRecord* reply) override;
   Unary* LoginUser(Context* context, const v1::LoginUserRequest* request,
                    v1::LoginReply* reply) override;
   Unary* LoginMachine(Context* context, const v1::LoginMachineRequest* request,
@@ -70,6 +72,8 @@ class AccessService : public v1::Access::CallbackService {
   }
   access::AccessControl& control() { return context_.gate.control(); }
   Result<v1::LoginReply> logged_in(const Result<access::LoginDesk::Done>& done);
+  // New keys of an image must name its head: what came after it would be nobody's.
+  Status check_epochs(const std::vector<Bytes>& records);
   void audit_records(const access::Caller& caller, const std::vector<Bytes>& records);
 
   ServiceContext& context_;

@@ -2,6 +2,8 @@
 // owns it and outlives the calls.
 #pragma once
 
+#include <shared_mutex>
+
 #include <atomic>
 #include <string>
 
@@ -58,6 +60,9 @@ struct ServiceContext {
   ByteBudget budget{limits.all_request_bytes_max};
   StreamRegistry streams;
   ServiceCounters counters;
+  // A commit holds it shared from the look at its signer to its end; a record that begins new keys
+  // of an image waits for those: no version of the old keys comes after what the record names last.
+  std::shared_mutex epochs;
 };
 
 }  // namespace dims::services

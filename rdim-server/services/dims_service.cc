@@ -170,6 +170,7 @@ DimsService::Unary* DimsService::Commit(Context* context, const v1::CommitReques
                                         v1::CommitReply* reply) {
   const auto body = [this, request, reply](const access::Caller& caller, const Ticket&) -> Status {
     DIMS_ASSIGN(const contract::CommitOrder order, from_proto(*request));
+    const std::shared_lock no_new_keys(context_.epochs);
     DIMS_TRY(check_signer(context_, caller, order));
     DIMS_ASSIGN(const contract::CommitAnswer answer, context_.catalog.commit(order));
     if (answer.missing.empty() && !answer.repeated) {

@@ -40,6 +40,7 @@ constexpr RpcRule kRules[] = {
 
     {Rpc::kChallenge, "dims.v1.Access.Challenge", Right::kOpen},
     {Rpc::kGetLoginRecord, "dims.v1.Access.GetLoginRecord", Right::kOpen},
+    {Rpc::kGetRecoveryRecord, "dims.v1.Access.GetRecoveryRecord", Right::kOpen},
     {Rpc::kLoginUser, "dims.v1.Access.LoginUser", Right::kOpen},
     {Rpc::kLoginMachine, "dims.v1.Access.LoginMachine", Right::kOpen},
     {Rpc::kLoginJoin, "dims.v1.Access.LoginJoin", Right::kOpen},

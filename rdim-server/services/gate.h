@@ -46,6 +46,7 @@ enum class Rpc : std::uint8_t {
   // Access
   kChallenge,
   kGetLoginRecord,
+  kGetRecoveryRecord,
   kLoginUser,
   kLoginMachine,
   kLoginJoin,

@@ -30,6 +30,23 @@ void AccessService::audit_records(const Caller& caller, const std::vector<Bytes>
   }
 }
 
+Status AccessService::check_epochs(const std::vector<Bytes>& records) {
+  for (const Bytes& bytes : records) {
+    const auto record = trust::decode_record(bytes);
+    const auto* const epoch = record.ok() ? std::get_if<trust::KeyEpoch>(&record->body) : nullptr;
+    if (epoch == nullptr || epoch->scope != trust::KeyScope::kImage) continue;
+    ImageId id;
+    id.bytes = epoch->id.bytes;
+    const auto image = context_.catalog.get_image(id);
+    if (!image.ok() || image->head_sequence == epoch->last_sequence) continue;
+    return make_error(ErrorCode::kConflict,
+                      "image " + image->name + " has got a version since: its head is version " +
+                          std::to_string(image->head_sequence),
+                      "look at it again, and say which version is the last of the old keys");
+  }
+  return ok_status();
+}
+
 AccessService::Unary* AccessService::InitOrg(Context* context, const v1::InitOrgRequest* request,
                                              v1::InitOrgReply* reply) {
   return run(Rpc::kInitOrg, context,
@@ -82,6 +99,8 @@ AccessService::Unary* AccessService::AppendLog(Context* context,
              [this, request, reply](const Caller& caller, const Ticket&) -> Status {
                DIMS_ASSIGN(const trust::Position expected, from_proto(request->expected()));
                const std::vector<Bytes> records = bytes_of(request->records());
+               const std::unique_lock no_commits(context_.epochs);
+               DIMS_TRY(check_epochs(records));
                DIMS_ASSIGN(const trust::Position position,
                            control().book().append(expected, records));
                audit_records(caller, records);
@@ -126,6 +145,8 @@ AccessService::Unary* AccessService::PutUserRecord(Context* context,
           DIMS_TRY(control().people().put_user(record));
         } else {
           DIMS_ASSIGN(const trust::Position expected, from_proto(request->expected()));
+          const std::unique_lock no_commits(context_.epochs);
+          DIMS_TRY(check_epochs(records));
           DIMS_TRY(control().book().append(expected, records, also));
           audit_records(caller, records);
         }

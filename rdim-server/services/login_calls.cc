@@ -38,6 +38,20 @@ AccessService::Unary* AccessService::GetLoginRecord(Context* context,
              });
 }
 
+AccessService::Unary* AccessService::GetRecoveryRecord(Context* context,
+                                                       const v1::GetRecoveryRecordRequest* request,
+                                                       v1::RecoveryRecord* reply) {
+  return run(Rpc::kGetRecoveryRecord, context,
+             [this, request, reply](const Caller&, const Ticket& ticket) -> Status {
+               DIMS_ASSIGN(const trust::RecoveryRecord record,
+                           control().desk().recovery_record(request->name(), ticket.peer));
+               reply->set_user(std::string(as_text(record.user.view())));
+               reply->set_recovery_key(record.recovery_key.data(), record.recovery_key.size());
+               reply->set_secrets(record.secrets.data(), record.secrets.size());
+               return ok_status();
+             });
+}
+
 AccessService::Unary* AccessService::LoginUser(Context* context,
                                                const v1::LoginUserRequest* request,
                                                v1::LoginReply* reply) {

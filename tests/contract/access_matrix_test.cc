@@ -57,6 +57,7 @@ const std::map<std::string, Need>& needs() {
                                                     {"ForgetUnsent", Need::kAdmin},
                                                     {"Challenge", Need::kNothing},
                                                     {"GetLoginRecord", Need::kNothing},
+                                                    {"GetRecoveryRecord", Need::kNothing},
                                                     {"LoginUser", Need::kNothing},
                                                     {"LoginMachine", Need::kNothing},
                                                     {"LoginJoin", Need::kNothing},

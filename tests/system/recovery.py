@@ -1,5 +1,6 @@
 #!/usr/bin/python3
-"""Recovery words bring a user back who has forgotten his passphrase, with a restart between the steps.
+"""Recovery words bring a user back who has forgotten his passphrase, with a restart between the steps: where he was logged in
+before, and on a fresh machine with nothing but the words and the server's address and fingerprint; an administrator, too.
 
 His keys stay the same: his image opens on two machines, before and after. Wrong words open nothing; the words stay good;
 new keys after a compromise (passwd --compromised) end them, and old images still open.
@@ -12,7 +13,7 @@ sys.dont_write_bytecode = True
 import dims_system  # noqa: E402
 import sources  # noqa: E402
 from dims_system import check, check_equal, check_says  # noqa: E402
-from organisation import Organisation, refused  # noqa: E402
+from organisation import Organisation, Person, refused  # noqa: E402
 from sources import MIB  # noqa: E402
 
 
@@ -49,6 +50,30 @@ def run(world):
         ann.login()
         opens_everywhere()
     world.say("recovered twice")
+
+    # Nothing is left but the words, and where the server is.
+    for person in (ann, org.admin):
+        fresh = Person(org, person.name, f"fresh {person.name}", config=f"fresh-{person.name}")
+        words.write_text(person.words + "\n")
+        wrong = world.path("wrong-words")
+        wrong.write_text((org.admin if person is ann else ann).words + "\n")
+        recover = ["--server", org.server.pinned(), "user", "recover", person.name, "--new-passphrase", f"+{fresh.secret}"]
+        text = refused(fresh.rdim, *recover, "--words", f"+{wrong}")
+        check_says(text, "not this user's")
+        # A name that nobody has is answered in the same words.
+        check_equal(refused(fresh.rdim, *recover[:4], "nobody-there", *recover[5:], "--words", f"+{wrong}"), text, "the refusal of a stranger")
+        fresh.rdim(*recover, "--words", f"+{words}")
+        org.restart()
+        check_says(refused(person.login), "wrong user name or passphrase")  # the old passphrase
+        fresh.login()
+        person.set_passphrase(fresh.passphrase)
+        person.login()
+    ann.rdim("image", "export", "anns", world.path("anns-fresh.raw"))
+    check_equal(world.path("anns-fresh.raw").read_bytes(), source.read_bytes(), "the disk of who came back with words alone")
+    org.admin.rdim("user", "add", "bob")  # an administrator as before
+    opens_everywhere()
+    words.write_text(ann.words + "\n")
+    world.say("recovered on fresh machines, a user and the administrator")
 
     # Somebody may know the passphrase: new keys. The old words and what was sealed with the old keys are of no use then.
     new.write_text("fresh\n")

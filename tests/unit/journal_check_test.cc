@@ -123,7 +123,9 @@ TEST_CASE("each_damage_of_a_journal_is_found_by_its_name") {
     CHECK(found.findings[1].code == JournalDamage::kMisplacedFile);
   }
   SECTION("another key") {
-    f.options.key.bytes[3] ^= 1;
+    Secret32 wrong = f.options.key.key();
+    wrong.bytes[3] ^= 1;
+    f.options.key = wrong;
     CHECK(f.check().findings.front().code == JournalDamage::kWrongKey);
   }
   SECTION("scribble behind the end") {

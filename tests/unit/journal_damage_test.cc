@@ -50,9 +50,12 @@ TEST_CASE("wrong_key_is_refused_by_the_key_check") {
   REQUIRE(f.append(*journal, 0, 100).ok());
   REQUIRE(journal->flush().ok());
   journal.reset();
-  f.options.key.bytes[5] ^= 1;
+  const crypto::HeldKey right = f.options.key;
+  Secret32 wrong = right.key();
+  wrong.bytes[5] ^= 1;
+  f.options.key = wrong;
   f.refused(ErrorCode::kWrongKey);
-  f.options.key.bytes[5] ^= 1;
+  f.options.key = right;
   CHECK(f.must_open()->records(0, 1).size() == 1);
 }
 

@@ -15,7 +15,9 @@ struct JournalFixture {
     options.machine.bytes.fill(0x11);
     options.image.bytes.fill(0x22);
     options.session.bytes.fill(0x33);
-    options.key.bytes.fill(0x44);
+    Secret32 key;
+    key.bytes.fill(0x44);
+    options.key = key;
     options.segment_bytes = 4 * kMiB;
     options.limit_bytes = 64 * kMiB;
   }

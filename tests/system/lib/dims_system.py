@@ -233,6 +233,7 @@ def main(run, doc):
     arguments = parser.parse_args()
     seed = int(os.environ.get("DIMS_TEST_SEED") or int.from_bytes(os.urandom(6), "little"), 0) \
         if os.environ.get("DIMS_TEST_SEED") else int.from_bytes(os.urandom(6), "little")
+    os.umask(0o077)  # passphrases and keys in files that others may read are refused
     os.environ["PATH"] += ":/usr/sbin:/sbin"
     print(f"seed {seed} (DIMS_TEST_SEED={seed} repeats it)", flush=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

@@ -8,12 +8,12 @@ from processes import Server
 class Person:
     """A user with a configuration folder of his own; his passphrase lies in a file of the test."""
 
-    def __init__(self, org, name, passphrase):
+    def __init__(self, org, name, passphrase, config=None):
         self.org, self.name = org, name
-        self.config = org.world.path(f"config-{name}")
+        self.config = org.world.path(config or f"config-{name}")
         self.config.mkdir(mode=0o700, exist_ok=True)
         self.words = None
-        self.secret = org.world.path(f"passphrase-{name}")
+        self.secret = org.world.path(f"passphrase-{config or name}")
         self.set_passphrase(passphrase)
 
     def set_passphrase(self, passphrase):

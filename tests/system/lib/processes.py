@@ -85,6 +85,11 @@ class Server(_Program):
     def address(self):
         return f"127.0.0.1:{self.port}"
 
+    def pinned(self):
+        """HOST:PORT#FINGERPRINT."""
+        out = self.world.run(self.world.bin / "rdim-server", "fingerprint", "--data", self.data)
+        return self.address + "#" + next(word for word in out.replace(":", "").split() if len(word) == 64)
+
     def start(self):
         port_file = self.world.path(self.log.stem + ".port")
         port_file.unlink(missing_ok=True)
