@@ -83,6 +83,18 @@ class StopLimit {
   std::thread thread_;
 };
 
+// What was answered is durable. What comes next might not be, and the engine is not to be trusted
+// with going on: as after a power cut, the next start finds everything that was.
+[[noreturn]] void end_at_once(const std::string& why) {
+  spdlog::critical(
+      "the store's disk failed ({}); ending at once: nothing answered is lost, start "
+      "again when the disk works",
+      why);
+  spdlog::default_logger()->flush();
+  std::fprintf(stderr, "rdim-server: the store's disk failed: %s\n", why.c_str());
+  _exit(kFailed);
+}
+
 Status write_port_file(const std::string& path, int port) {
   if (path.empty()) return ok_status();
   return io::replace_file(io::posix_file_system(), path, as_bytes(std::to_string(port) + "\n"));
@@ -163,6 +175,7 @@ int print_fingerprint(const Options& options) {
 int serve(const Options& options, const sigset_t& signals) {
   stores::StoreOptions store_options;
   store_options.folder = options.data;
+  store_options.on_disk_failure = end_at_once;
   auto store = stores::Store::open(store_options, system_clock(), system_random());
   if (!store.ok()) return fail(store.error(), kStoreFailed);
   catalog::CatalogOptions catalog_options;
