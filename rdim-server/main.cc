@@ -54,6 +54,7 @@ sigset_t block_signals() {
   sigaddset(&signals, SIGHUP);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);  // all threads inherit it; main waits for them
   signal(SIGPIPE, SIG_IGN);
+  signal(SIGXFSZ, SIG_IGN);  // a file that may not grow is an error of the write
   return signals;
 }
 
@@ -83,6 +84,18 @@ class StopLimit {
   std::atomic<bool> done_{false};
   std::thread thread_;
 };
+
+// What was answered is durable. What comes next might not be, and the engine is not to be trusted
+// with going on: as after a power cut, the next start finds everything that was.
+[[noreturn]] void end_at_once(const std::string& why) {
+  spdlog::critical(
+      "the store's disk failed ({}); ending at once: nothing answered is lost, start "
+      "again when the disk works",
+      why);
+  spdlog::default_logger()->flush();
+  std::fprintf(stderr, "rdim-server: the store's disk failed: %s\n", why.c_str());
+  _exit(kFailed);
+}
 
 Status write_port_file(const std::string& path, int port) {
   if (path.empty()) return ok_status();
@@ -165,6 +178,7 @@ int print_fingerprint(const Options& options) {
 int serve(const Options& options, const sigset_t& signals) {
   stores::StoreOptions store_options;
   store_options.folder = options.data;
+  store_options.on_disk_failure = end_at_once;
   auto store = stores::Store::open(store_options, system_clock(), system_random());
   if (!store.ok()) return fail(store.error(), kStoreFailed);
   catalog::CatalogOptions catalog_options;

@@ -29,6 +29,7 @@
 #include "nbdkit-ldim/disk/cache_folder.h"
 #include "nbdkit-ldim/disk/fill.h"
 #include "nbdkit-ldim/disk/options.h"
+#include "nbdkit-ldim/disk/room_wait.h"
 #include "nbdkit-ldim/disk/version_fetch.h"
 #include "nbdkit-ldim/fetch/read_ahead.h"
 #include "nbdkit-ldim/pagemap/tidy.h"
@@ -142,7 +143,7 @@ class Disk {
 
   // disk_io.cc
   Status append(WriteKind kind, ByteRange range, ByteView data, bool fua);
-  Status make_room(const Error& full, std::chrono::nanoseconds give_up, unsigned round);
+  Status make_room(const Error& full, RoomWait& wait, unsigned round);
   Status allowed();  // an error once halted
   bool quitting() const { return environment_.quitting && environment_.quitting(); }
   Status check_range(ByteRange range) const;

@@ -10,7 +10,8 @@
 namespace dims::ldim {
 namespace {
 
-// How long a write waits for the write-back to make room before the guest gets ENOSPC.
+// How long a write waits for the write-back to make room, while nothing arrives at the server,
+// before the guest gets ENOSPC.
 constexpr std::chrono::seconds kRoomWait{60};
 // And how many rounds of 50 ms it waits while there is no server.
 constexpr unsigned kRoundsWhileAway = 4;
@@ -109,7 +110,7 @@ Status Disk::read(ByteRange range, std::uint8_t* out) {
 
 // One round of waiting for the write-back to free the journal; an error when it is time to tell the
 // guest.
-Status Disk::make_room(const Error& full, std::chrono::nanoseconds give_up, unsigned round) {
+Status Disk::make_room(const Error& full, RoomWait& wait, unsigned round) {
   throttled_.fetch_add(1);
   // What was overwritten leaves first: that needs no server.
   const auto merged = tidy_->run_once(true);
@@ -126,7 +127,9 @@ Status Disk::make_room(const Error& full, std::chrono::nanoseconds give_up, unsi
   // Without the server nothing leaves the journal; the next tries are for what the cache has given
   // back, and for a merge that had to wait for a commit on its way.
   const bool hopeless = !environment_.remote.counters().connected && round >= kRoundsWhileAway;
-  if (hopeless || quitting() || environment_.clock.boottime() >= give_up) return full;
+  const bool over =
+      wait.over(environment_.clock.boottime(), environment_.remote.counters().bytes_sent);
+  if (hopeless || quitting() || over) return full;
   return ok_status();
 }
 
@@ -136,7 +139,7 @@ Status Disk::append(WriteKind kind, ByteRange range, ByteView data, bool fua) {
   DIMS_TRY(check_range(range));
   if (!writable()) return make_error(ErrorCode::kPermissionDenied, "the disk is read-only");
   if (range.empty()) return ok_status();
-  std::optional<std::chrono::nanoseconds> give_up;
+  RoomWait wait(kRoomWait);
   for (unsigned round = 0;; ++round) {
     const auto records = journal_->append(kind, range, data);
     if (records.ok()) {
@@ -144,8 +147,7 @@ Status Disk::append(WriteKind kind, ByteRange range, ByteView data, bool fua) {
       break;
     }
     if (records.error().code != ErrorCode::kNoSpace) return records.error();
-    if (!give_up) give_up = environment_.clock.boottime() + kRoomWait;
-    DIMS_TRY(make_room(records.error(), *give_up, round));
+    DIMS_TRY(make_room(records.error(), wait, round));
   }
   // Asking the journal how full it is takes its lock: often enough is enough.
   constexpr std::uint64_t kThrottleEvery = 32;

@@ -30,6 +30,14 @@ Error open_error(const rocksdb::Status& status, const std::string& folder) {
   return from_rocks(status, "cannot open the database in " + folder);
 }
 
+// Names that an earlier start has made, whose sync had failed: the engine takes them for durable.
+// What is no folder it tells itself.
+Status sync_names(rocksdb::Env& env, const std::string& folder) {
+  std::unique_ptr<rocksdb::Directory> names;
+  if (!env.NewDirectory(folder, &names).ok()) return ok_status();
+  return check_rocks(names->Fsync(), "cannot sync the folder " + folder);
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Engine>> Engine::open(const StoreOptions& options, bool create) {
@@ -39,6 +47,7 @@ Result<std::unique_ptr<Engine>> Engine::open(const StoreOptions& options, bool c
   rocksdb::DBOptions db_options = database_options(options);
   db_options.create_if_missing = create;
   db_options.create_missing_column_families = create;
+  if (!create) DIMS_TRY(sync_names(*db_options.env, options.folder + "/db"));
   rocksdb::DB* db = nullptr;
   const rocksdb::Status status = rocksdb::DB::Open(
       db_options, options.folder + "/db", family_descriptors(options), &engine->families_, &db);

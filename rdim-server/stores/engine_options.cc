@@ -1,12 +1,31 @@
 #include <rocksdb/filter_policy.h>
+#include <rocksdb/listener.h>
 #include <rocksdb/sst_file_manager.h>
 #include <rocksdb/table.h>
 #include <rocksdb/write_buffer_manager.h>
 
 #include "rdim-server/stores/engine.h"
+#include "rdim-server/stores/rocks_status.h"
 
 namespace dims::stores {
 namespace {
+
+// Compactions can wait: nothing depends on them, and they may fail for what they read.
+class DiskFailure : public rocksdb::EventListener {
+ public:
+  explicit DiskFailure(std::function<void(const std::string&)> tell) : tell_(std::move(tell)) {}
+  const char* Name() const override { return "dims-disk-failure"; }
+  void OnBackgroundError(rocksdb::BackgroundErrorReason reason, rocksdb::Status* error) override {
+    using Reason = rocksdb::BackgroundErrorReason;
+    if (reason == Reason::kCompaction) return;
+    const bool of_the_log = reason == Reason::kWriteCallback || reason == Reason::kMemTable;
+    if (of_the_log && is_no_space(*error)) return;
+    tell_(error->ToString());
+  }
+
+ private:
+  const std::function<void(const std::string&)> tell_;
+};
 
 constexpr std::uint64_t kSmallBufferBytes = 4 * kMiB;
 constexpr std::uint64_t kBlobFileBytes = 256 * kMiB;
@@ -51,6 +70,9 @@ rocksdb::DBOptions database_options(const StoreOptions& options) {
   db.stats_persist_period_sec = 0;
   db.write_buffer_manager = std::make_shared<rocksdb::WriteBufferManager>(
       options.write_buffer_bytes * options.write_buffers_max);
+  if (options.on_disk_failure) {
+    db.listeners.push_back(std::make_shared<DiskFailure>(options.on_disk_failure));
+  }
   // Watches the free space and lets the engine go on after a full disk.
   db.sst_file_manager.reset(rocksdb::NewSstFileManager(db.env));
   return db;

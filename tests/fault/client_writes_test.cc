@@ -211,3 +211,20 @@ TEST_CASE("a_guest_that_never_flushes_is_sealed_and_sent_all_the_same") {
   check_head(remote, t.key.key, guest);
   require_ok(disk->close(std::chrono::seconds(1)));
 }
+
+TEST_CASE("a_full_journal_waits_as_long_as_a_slow_link_carries_something") {
+  using std::chrono::seconds;
+  ldim::RoomWait wait{seconds(60)};
+  std::uint64_t sent = 1'000'000;
+  for (int minute = 0; minute < 100; ++minute) {  // a piece each minute but one second
+    CHECK(!wait.over(seconds(1000 + minute * 59), sent));
+    CHECK(!wait.over(seconds(1000 + minute * 59 + 58), sent));
+    sent += 1;
+  }
+  CHECK(!wait.over(seconds(10'000), sent));
+  CHECK(!wait.over(seconds(10'059), sent));
+  CHECK(wait.over(seconds(10'060), sent));  // nothing moves any more
+  ldim::RoomWait dead{seconds(60)};
+  CHECK(!dead.over(seconds(5), 7));
+  CHECK(dead.over(seconds(65), 7));
+}

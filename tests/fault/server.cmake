@@ -7,6 +7,10 @@ dims_test(fault_collect
 dims_test(fault_server_traps SOURCES server_traps_test.cc DEPS rdim_catalog LABELS fault)
 
 # The server's power cuts and disk errors, below its engine.
+dims_test(fault_server_error
+  SOURCES server_power_fs.cc server_error_test.cc
+  DEPS rdim_catalog
+  LABELS fault TIMEOUT 900)
 dims_test(fault_server_power
   SOURCES server_power_fs.cc server_power_test.cc
   DEPS rdim_catalog

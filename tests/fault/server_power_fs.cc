@@ -1,5 +1,8 @@
 #include "tests/fault/server_power_fs.h"
 
+#include <unistd.h>
+
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
@@ -25,6 +28,34 @@ std::optional<std::string> content(const std::string& path) {
   return text.str();
 }
 
+bool concerns(FileFault fault, FileCall call) {
+  switch (fault) {
+    case FileFault::kNone:
+      return false;
+    case FileFault::kIo:
+    case FileFault::kNoSpace:
+      return call != FileCall::kRead;
+    case FileFault::kShortWrite:
+      return call == FileCall::kAppend;
+    case FileFault::kSync:
+      return call == FileCall::kSync;
+    case FileFault::kRead:
+      return call == FileCall::kRead;
+  }
+  return false;
+}
+
+// Zeros, as far as the file goes.
+void throw_away(const std::string& path, std::uint64_t from, std::uint64_t to) {
+  std::error_code error;
+  const std::uint64_t size = std::filesystem::file_size(path, error);
+  if (error || from >= std::min(to, size)) return;
+  std::fstream file(path, std::ios::binary | std::ios::in | std::ios::out);
+  file.seekp(static_cast<std::streamoff>(from));
+  const std::string zeros(static_cast<std::size_t>(std::min(to, size) - from), '\0');
+  file.write(zeros.data(), static_cast<std::streamsize>(zeros.size()));
+}
+
 IOStatus gone() { return IOStatus::IOError("the power is off"); }
 
 class PowerFile : public rocksdb::FSWritableFileOwnerWrapper {
@@ -39,7 +70,7 @@ class PowerFile : public rocksdb::FSWritableFileOwnerWrapper {
   using FSWritableFileOwnerWrapper::Append;
   using FSWritableFileOwnerWrapper::PositionedAppend;
   IOStatus Append(const Slice& data, const IOOptions& options, IODebugContext* debug) override {
-    const auto verdict = fs_.admit(false, path_);
+    const auto verdict = fs_.admit(FileCall::kAppend, path_);
     if (verdict.short_write && data.size() > 1) {
       const Slice part(data.data(), data.size() / 2);
       if (FSWritableFileOwnerWrapper::Append(part, options, debug).ok()) {
@@ -72,8 +103,11 @@ class PowerFile : public rocksdb::FSWritableFileOwnerWrapper {
 
  private:
   IOStatus sync() {
-    const auto verdict = fs_.admit(true, path_);
-    if (!verdict.status.ok()) return verdict.status;
+    const auto verdict = fs_.admit(FileCall::kSync, path_);
+    if (!verdict.status.ok()) {
+      fs_.sync_failed(path_);
+      return verdict.status;
+    }
     const IOStatus flushed = FSWritableFileOwnerWrapper::Flush(IOOptions(), nullptr);
     if (flushed.ok()) fs_.synced(path_);
     return flushed;
@@ -82,6 +116,49 @@ class PowerFile : public rocksdb::FSWritableFileOwnerWrapper {
   PowerFileSystem& fs_;
   const std::string path_;
   std::uint64_t size_;
+};
+
+class ReadInOrder : public rocksdb::FSSequentialFileOwnerWrapper {
+ public:
+  ReadInOrder(PowerFileSystem& fs, std::string path,
+              std::unique_ptr<rocksdb::FSSequentialFile>&& below)
+      : FSSequentialFileOwnerWrapper(std::move(below)), fs_(fs), path_(std::move(path)) {}
+  IOStatus Read(std::size_t count, const IOOptions& options, Slice* result, char* scratch,
+                IODebugContext* debug) override {
+    const IOStatus verdict = fs_.admit_read(path_);
+    return verdict.ok() ? FSSequentialFileOwnerWrapper::Read(count, options, result, scratch, debug)
+                        : verdict;
+  }
+
+ private:
+  PowerFileSystem& fs_;
+  const std::string path_;
+};
+
+class ReadAnywhere : public rocksdb::FSRandomAccessFileOwnerWrapper {
+ public:
+  ReadAnywhere(PowerFileSystem& fs, std::string path,
+               std::unique_ptr<rocksdb::FSRandomAccessFile>&& below)
+      : FSRandomAccessFileOwnerWrapper(std::move(below)), fs_(fs), path_(std::move(path)) {}
+  IOStatus Read(std::uint64_t offset, std::size_t count, const IOOptions& options, Slice* result,
+                char* scratch, IODebugContext* debug) const override {
+    const IOStatus verdict = fs_.admit_read(path_);
+    return verdict.ok() ? FSRandomAccessFileOwnerWrapper::Read(offset, count, options, result,
+                                                               scratch, debug)
+                        : verdict;
+  }
+  IOStatus MultiRead(rocksdb::FSReadRequest* requests, std::size_t count, const IOOptions& options,
+                     IODebugContext* debug) override {
+    for (std::size_t i = 0; i < count; ++i) {
+      rocksdb::FSReadRequest& one = requests[i];
+      one.status = Read(one.offset, one.len, options, &one.result, one.scratch, debug);
+    }
+    return IOStatus::OK();
+  }
+
+ private:
+  PowerFileSystem& fs_;
+  const std::string path_;
 };
 
 class PowerFolder : public rocksdb::FSDirectoryWrapper {
@@ -98,7 +175,7 @@ class PowerFolder : public rocksdb::FSDirectoryWrapper {
 
  private:
   IOStatus sync() {
-    const auto verdict = fs_.admit(true, path_);
+    const auto verdict = fs_.admit(FileCall::kSync, path_);
     if (verdict.status.ok()) fs_.folder_synced(path_);
     return verdict.status;
   }
@@ -109,25 +186,40 @@ class PowerFolder : public rocksdb::FSDirectoryWrapper {
 
 }  // namespace
 
-PowerFileSystem::Verdict PowerFileSystem::admit(bool is_sync, const std::string& path) {
-  std::lock_guard lock(mutex_);
-  if (cut_ || calls_ >= cut_at_) {
-    cut_ = true;
-    return {gone(), false};
+PowerFileSystem::Verdict PowerFileSystem::admit(FileCall call, const std::string& path) {
+  std::unique_lock lock(mutex_);
+  while (frozen_) {
+    lock.unlock();
+    ::pause();
+    lock.lock();
   }
-  ++calls_;
+  if (call != FileCall::kRead) {
+    if (cut_ || calls_ >= cut_at_) {
+      cut_ = true;
+      return {gone(), false};
+    }
+    ++calls_;
+  }
   const bool log = path.find("/LOG") != std::string::npos;  // words for people
-  if (fault_ == FileFault::kNone || calls_ < fail_at_ || log) return {IOStatus::OK(), false};
-  if (fault_ == FileFault::kSync && !is_sync) return {IOStatus::OK(), false};
+  if (fault_ == FileFault::kNone || log || !concerns(fault_, call) || --to_fault_ != 0)
+    return {IOStatus::OK(), false};
   const FileFault fault = std::exchange(fault_, FileFault::kNone);
   failed_ = true;
   if (fault == FileFault::kNoSpace) return {IOStatus::NoSpace("injected"), false};
-  return {IOStatus::IOError("injected"), fault == FileFault::kShortWrite && !is_sync};
+  return {IOStatus::IOError("injected"), fault == FileFault::kShortWrite};
+}
+
+IOStatus PowerFileSystem::admit_read(const std::string& path) {
+  return admit(FileCall::kRead, path).status;
 }
 
 void PowerFileSystem::cut_after(std::uint64_t calls) {
   std::lock_guard lock(mutex_);
   cut_at_ = calls_ + calls;
+}
+void PowerFileSystem::freeze() {
+  std::lock_guard lock(mutex_);
+  frozen_ = true;
 }
 void PowerFileSystem::cut() {
   std::lock_guard lock(mutex_);
@@ -139,7 +231,7 @@ bool PowerFileSystem::is_cut() {
 }
 void PowerFileSystem::fail_at(std::uint64_t call, FileFault fault) {
   std::lock_guard lock(mutex_);
-  fail_at_ = calls_ + call;
+  to_fault_ = call;
   fault_ = fault;
   failed_ = false;
 }
@@ -161,6 +253,14 @@ void PowerFileSystem::synced(const std::string& path) {
   std::lock_guard lock(mutex_);
   if (!cut_) files_[path].synced = files_[path].size;
 }
+// The kernel has marked the pages clean: they are in no later sync.
+void PowerFileSystem::sync_failed(const std::string& path) {
+  std::lock_guard lock(mutex_);
+  Ledger& file = files_[path];
+  if (cut_ || file.synced == file.size) return;
+  if (file.lost_to == 0) file.lost_from = file.synced;
+  file.lost_to = file.size;
+}
 void PowerFileSystem::folder_synced(const std::string& folder) {
   std::lock_guard lock(mutex_);
   if (cut_) return;
@@ -179,6 +279,7 @@ void PowerFileSystem::apply(SeededRandom& random) {
     const std::uint64_t kept = pick == 0 ? 0 : pick == 1 ? unsynced : random.below(unsynced + 1);
     std::filesystem::resize_file(path, file.synced + kept, error);
   }
+  for (const auto& [path, file] : files_) throw_away(path, file.lost_from, file.lost_to);
   // A journal of the file system keeps a prefix of these, in their order.
   const auto kept = static_cast<std::ptrdiff_t>(random.below(entries_.size() + 1));
   for (auto entry = entries_.rbegin(); entry != entries_.rend() - kept; ++entry) {
@@ -201,7 +302,7 @@ void PowerFileSystem::apply(SeededRandom& random) {
 IOStatus PowerFileSystem::NewWritableFile(const std::string& path, const FileOptions& options,
                                           std::unique_ptr<rocksdb::FSWritableFile>* result,
                                           IODebugContext* debug) {
-  const auto verdict = admit(false, path);
+  const auto verdict = admit(FileCall::kChange, path);
   if (!verdict.status.ok()) return verdict.status;
   std::unique_ptr<rocksdb::FSWritableFile> below;
   const IOStatus status = FileSystemWrapper::NewWritableFile(path, options, &below, debug);
@@ -218,7 +319,7 @@ IOStatus PowerFileSystem::NewWritableFile(const std::string& path, const FileOpt
 IOStatus PowerFileSystem::ReopenWritableFile(const std::string& path, const FileOptions& options,
                                              std::unique_ptr<rocksdb::FSWritableFile>* result,
                                              IODebugContext* debug) {
-  const auto verdict = admit(false, path);
+  const auto verdict = admit(FileCall::kChange, path);
   if (!verdict.status.ok()) return verdict.status;
   std::unique_ptr<rocksdb::FSWritableFile> below;
   const IOStatus status = FileSystemWrapper::ReopenWritableFile(path, options, &below, debug);
@@ -233,6 +334,40 @@ IOStatus PowerFileSystem::ReopenWritableFile(const std::string& path, const File
   return status;
 }
 
+IOStatus PowerFileSystem::NewSequentialFile(const std::string& path, const FileOptions& options,
+                                            std::unique_ptr<rocksdb::FSSequentialFile>* result,
+                                            IODebugContext* debug) {
+  IOStatus status = admit_read(path);
+  if (!status.ok()) return status;
+  std::unique_ptr<rocksdb::FSSequentialFile> below;
+  status = FileSystemWrapper::NewSequentialFile(path, options, &below, debug);
+  if (status.ok()) *result = std::make_unique<ReadInOrder>(*this, path, std::move(below));
+  return status;
+}
+
+IOStatus PowerFileSystem::NewRandomAccessFile(const std::string& path, const FileOptions& options,
+                                              std::unique_ptr<rocksdb::FSRandomAccessFile>* result,
+                                              IODebugContext* debug) {
+  IOStatus status = admit_read(path);
+  if (!status.ok()) return status;
+  std::unique_ptr<rocksdb::FSRandomAccessFile> below;
+  status = FileSystemWrapper::NewRandomAccessFile(path, options, &below, debug);
+  if (status.ok()) *result = std::make_unique<ReadAnywhere>(*this, path, std::move(below));
+  return status;
+}
+
+IOStatus PowerFileSystem::GetChildren(const std::string& path, const IOOptions& options,
+                                      std::vector<std::string>* result, IODebugContext* debug) {
+  const IOStatus status = admit_read(path);
+  return status.ok() ? FileSystemWrapper::GetChildren(path, options, result, debug) : status;
+}
+
+IOStatus PowerFileSystem::GetFileSize(const std::string& path, const IOOptions& options,
+                                      std::uint64_t* size, IODebugContext* debug) {
+  const IOStatus status = admit_read(path);
+  return status.ok() ? FileSystemWrapper::GetFileSize(path, options, size, debug) : status;
+}
+
 IOStatus PowerFileSystem::NewDirectory(const std::string& path, const IOOptions& options,
                                        std::unique_ptr<rocksdb::FSDirectory>* result,
                                        IODebugContext* debug) {
@@ -244,7 +379,7 @@ IOStatus PowerFileSystem::NewDirectory(const std::string& path, const IOOptions&
 
 IOStatus PowerFileSystem::RenameFile(const std::string& from, const std::string& to,
                                      const IOOptions& options, IODebugContext* debug) {
-  const auto verdict = admit(false, to);
+  const auto verdict = admit(FileCall::kChange, to);
   if (!verdict.status.ok()) return verdict.status;
   const auto replaced = content(to);
   const IOStatus status = FileSystemWrapper::RenameFile(from, to, options, debug);
@@ -258,7 +393,8 @@ IOStatus PowerFileSystem::RenameFile(const std::string& from, const std::string&
 
 IOStatus PowerFileSystem::DeleteFile(const std::string& path, const IOOptions& options,
                                      IODebugContext* debug) {
-  if (is_cut()) return gone();
+  const auto verdict = admit(FileCall::kChange, path);
+  if (!verdict.status.ok()) return verdict.status;
   const IOStatus status = FileSystemWrapper::DeleteFile(path, options, debug);
   if (!status.ok()) return status;
   std::lock_guard lock(mutex_);
@@ -269,7 +405,8 @@ IOStatus PowerFileSystem::DeleteFile(const std::string& path, const IOOptions& o
 
 IOStatus PowerFileSystem::Truncate(const std::string& path, std::size_t size,
                                    const IOOptions& options, IODebugContext* debug) {
-  if (is_cut()) return gone();
+  const auto verdict = admit(FileCall::kChange, path);
+  if (!verdict.status.ok()) return verdict.status;
   return FileSystemWrapper::Truncate(path, size, options, debug);
 }
 

@@ -1,5 +1,6 @@
 // A disk below RocksDB that loses what was not synced: real files in a real folder, and a ledger of
-// what a power cut would take. Also fails a call on demand.
+// what a power cut would take. Also fails a call on demand; a sync that failed has thrown away what
+// it should have kept, and the next one lies.
 //
 // A cut may keep any prefix of a file's unsynced bytes (torn at any byte), and any prefix of the
 // creations and renames whose folder was not synced: file systems with a journal keep their order,
@@ -21,7 +22,10 @@
 
 namespace dims::test {
 
-enum class FileFault { kNone, kIo, kNoSpace, kShortWrite, kSync };
+enum class FileFault { kNone, kIo, kNoSpace, kShortWrite, kSync, kRead };
+// What a call does, for the faults that concern it: kIo and kNoSpace all but reads, the others
+// their own.
+enum class FileCall { kChange, kAppend, kSync, kRead };
 
 class PowerFileSystem : public rocksdb::FileSystemWrapper {
  public:
@@ -31,12 +35,14 @@ class PowerFileSystem : public rocksdb::FileSystemWrapper {
   // The power goes when so many writing calls have been made.
   void cut_after(std::uint64_t calls);
   void cut();
+  // The same for a process that is about to end: who calls does not come back to see it.
+  void freeze();
   bool is_cut();
-  // The call with this number (from now) fails once. Syncs only for kSync.
+  // The call with this number fails, once; from 1, counting from now those that the fault concerns.
   void fail_at(std::uint64_t call, FileFault fault);
   bool failed_once();
   std::uint64_t calls();
-  // After the database is closed. Ready for the next life.
+  // After the database is closed, or frozen. Ready for the next life.
   void apply(SeededRandom& random);
 
   rocksdb::IOStatus NewWritableFile(const std::string& path, const rocksdb::FileOptions& options,
@@ -53,6 +59,18 @@ class PowerFileSystem : public rocksdb::FileSystemWrapper {
                                rocksdb::IODebugContext* debug) override;
   rocksdb::IOStatus DeleteFile(const std::string& path, const rocksdb::IOOptions& options,
                                rocksdb::IODebugContext* debug) override;
+  rocksdb::IOStatus NewSequentialFile(const std::string& path, const rocksdb::FileOptions& options,
+                                      std::unique_ptr<rocksdb::FSSequentialFile>* result,
+                                      rocksdb::IODebugContext* debug) override;
+  rocksdb::IOStatus NewRandomAccessFile(const std::string& path,
+                                        const rocksdb::FileOptions& options,
+                                        std::unique_ptr<rocksdb::FSRandomAccessFile>* result,
+                                        rocksdb::IODebugContext* debug) override;
+  rocksdb::IOStatus GetChildren(const std::string& path, const rocksdb::IOOptions& options,
+                                std::vector<std::string>* result,
+                                rocksdb::IODebugContext* debug) override;
+  rocksdb::IOStatus GetFileSize(const std::string& path, const rocksdb::IOOptions& options,
+                                std::uint64_t* size, rocksdb::IODebugContext* debug) override;
   rocksdb::IOStatus Truncate(const std::string& path, std::size_t size,
                              const rocksdb::IOOptions& options,
                              rocksdb::IODebugContext* debug) override;
@@ -62,15 +80,18 @@ class PowerFileSystem : public rocksdb::FileSystemWrapper {
     rocksdb::IOStatus status;
     bool short_write = false;
   };
-  Verdict admit(bool is_sync, const std::string& path);
+  Verdict admit(FileCall call, const std::string& path);
+  rocksdb::IOStatus admit_read(const std::string& path);
   void grown(const std::string& path, std::uint64_t size);
   void synced(const std::string& path);
+  void sync_failed(const std::string& path);
   void folder_synced(const std::string& folder);
 
  private:
   struct Ledger {
     std::uint64_t size = 0;
     std::uint64_t synced = 0;
+    std::uint64_t lost_from = 0, lost_to = 0;  // thrown away by a sync that failed
   };
   struct Entry {
     std::string path;
@@ -84,7 +105,8 @@ class PowerFileSystem : public rocksdb::FileSystemWrapper {
   std::uint64_t calls_ = 0;
   std::uint64_t cut_at_ = ~std::uint64_t{0};
   bool cut_ = false;
-  std::uint64_t fail_at_ = ~std::uint64_t{0};
+  bool frozen_ = false;
+  std::uint64_t to_fault_ = 0;  // so many calls that it concerns
   FileFault fault_ = FileFault::kNone;
   bool failed_ = false;
 };
