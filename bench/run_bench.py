@@ -15,12 +15,13 @@ import dedup_part  # noqa: E402
 import io_part  # noqa: E402
 import link_part  # noqa: E402
 import memory_part  # noqa: E402
+import seal_part  # noqa: E402
 import transfer_part  # noqa: E402
 from dims_system import World  # noqa: E402
 from measure import Bench, machine  # noqa: E402
 
 PARTS = {"io": io_part, "transfer": transfer_part, "boot": boot_part, "dedup": dedup_part, "link": link_part,
-         "memory": memory_part}
+         "memory": memory_part, "seal": seal_part}
 
 
 def main():

@@ -86,7 +86,7 @@ TEST_CASE("every_file_of_a_machines_folder_put_elsewhere_opens_nothing_wrong") {
       if (other != file) plan.push_back({"another kind or place", file, l.w.laptop + "/" + other});
   }
   for (std::size_t i = plan.size(); i > 1; --i) std::swap(plan[i - 1], plan[l.w.random.below(i)]);
-  const std::uint64_t wanted = rounds(20, plan.size());
+  const std::uint64_t wanted = rounds(10, plan.size());
   std::map<std::string, std::array<int, 3>> table;
   std::uint64_t cells = 0;
   for (const Cell& cell : plan) {

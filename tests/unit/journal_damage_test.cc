@@ -133,6 +133,68 @@ TEST_CASE("damage_before_a_synced_seal_is_refused_with_its_place") {
   CHECK(!error.hint.empty());
 }
 
+TEST_CASE("records_and_seals_put_in_each_others_places_are_damage") {
+  using journal_format::record_bytes;
+  using journal_format::RecordType;
+  DamageFixture f;
+  std::vector<JournalRecord> records;
+  const auto write = [&] {
+    auto journal = f.must_open();
+    for (std::uint64_t i = 0; i < 6; ++i) {
+      records.push_back((*f.append(*journal, i * 4096, 2000))[0]);
+      REQUIRE(journal->flush().ok());
+    }
+  };
+  write();
+  const std::uint64_t bytes = record_bytes(RecordType::kData, 0, 2000);
+  const auto at = [&](std::size_t i) { return records[i].location.file_offset; };
+  const auto part = [&](const std::string& path, std::uint64_t from, std::uint64_t count) {
+    const Bytes all = f.disk.peek(path);
+    return Bytes(all.begin() + static_cast<std::ptrdiff_t>(from),
+                 all.begin() + static_cast<std::ptrdiff_t>(from + count));
+  };
+  const std::size_t which = GENERATE(as<std::size_t>{}, 0, 2, 4);
+  const std::string file = f.path(1);
+  SECTION("two records of one file") {
+    const Bytes one = part(file, at(which), bytes), other = part(file, at(which + 1), bytes);
+    f.disk.poke(file, at(which), other);
+    f.disk.poke(file, at(which + 1), one);
+  }
+  SECTION("a record twice") { f.disk.poke(file, at(which + 1), part(file, at(which), bytes)); }
+  SECTION("two seals") {
+    const Bytes one = part(file, at(which) + bytes, journal_format::kSealBytes);
+    const Bytes other = part(file, at(which + 1) + bytes, journal_format::kSealBytes);
+    f.disk.poke(file, at(which) + bytes, other);
+    f.disk.poke(file, at(which + 1) + bytes, one);
+  }
+  SECTION("a record in a seal's place") {
+    f.disk.poke(file, at(which) + bytes, part(file, at(which), journal_format::kSealBytes));
+  }
+  SECTION("a record of another machine, image, session or journal, at the same place") {
+    const auto mine = f.files();
+    const std::size_t other = GENERATE(as<std::size_t>{}, 0, 1, 2, 3);
+    for (const auto& [name, content] : mine) {
+      REQUIRE(f.disk.remove(f.options.folder + "/" + name).ok());
+    }
+    const auto options = f.options;
+    if (other == 0) f.options.machine.bytes[0] ^= 1;
+    if (other == 1) f.options.image.bytes[0] ^= 1;
+    if (other == 2) f.options.session.bytes[0] ^= 1;
+    const auto wanted = records;
+    records.clear();
+    write();
+    REQUIRE(at(which) == wanted[which].location.file_offset);
+    const Bytes theirs = part(file, at(which), bytes);
+    f.options = options;
+    for (const auto& [name, content] : f.files())
+      REQUIRE(f.disk.remove(f.options.folder + "/" + name).ok());
+    for (const auto& [name, content] : mine)
+      REQUIRE(io::replace_file(f.disk, f.options.folder + "/" + name, content).ok());
+    f.disk.poke(file, at(which), theirs);
+  }
+  f.refused(ErrorCode::kCorrupt);
+}
+
 TEST_CASE("a_seal_whose_chain_does_not_match_is_damage") {
   // A record replaced by an older one of the same file and place cannot happen; a seal cut out can.
   DamageFixture f;
