@@ -3,6 +3,7 @@
 #include <sys/random.h>
 #include <time.h>
 
+#include <atomic>
 #include <cstdlib>
 
 namespace dims {
@@ -48,8 +49,9 @@ Random& system_random() {
 
 std::uint64_t SeededRandom::next() {
   // splitmix64: small, well distributed, and the same everywhere.
-  state_ += 0x9e3779b97f4a7c15ull;
-  std::uint64_t z = state_;
+  // Tests hand one to parts with threads of their own: each number is drawn once.
+  constexpr std::uint64_t kStep = 0x9e3779b97f4a7c15ull;
+  std::uint64_t z = std::atomic_ref(state_).fetch_add(kStep, std::memory_order_relaxed) + kStep;
   z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
   z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
   return z ^ (z >> 31);

@@ -1,5 +1,7 @@
 #include "common/client/access_client.h"
 
+#include <algorithm>
+
 #include "common/client/calls.h"
 #include "common/client/channel.h"
 #include "common/client/convert.h"
@@ -49,7 +51,10 @@ Result<trust::Position> from_proto(const v1::LogPosition& position) {
 Result<LoginAnswer> from_proto(const v1::LoginReply& reply) {
   LoginAnswer out;
   DIMS_TRY(take_id(reply.token(), "token", out.token.token));
-  out.token.lasts = std::chrono::seconds(reply.expires_in_s());
+  // Bounded, so that adding it to a clock cannot overflow.
+  constexpr std::uint64_t kLongestS = 7 * 24 * 3600;
+  out.token.lasts = std::chrono::seconds(
+      static_cast<std::int64_t>(std::min<std::uint64_t>(reply.expires_in_s(), kLongestS)));
   DIMS_TRY(take_id(reply.user(), "user", out.user));
   DIMS_ASSIGN(out.position, from_proto(reply.position()));
   return out;

@@ -112,21 +112,27 @@ Status Disk::read(ByteRange range, std::uint8_t* out) {
 // guest.
 Status Disk::make_room(const Error& full, RoomWait& wait, unsigned round) {
   throttled_.fetch_add(1);
+  const bool sends = write_back_ != nullptr && options_.write_back != WriteBackPolicy::kManual;
+  bool merge_may_wait = write_back_ != nullptr && write_back_->at_work();
   // What was overwritten leaves first: that needs no server.
   const auto merged = tidy_->run_once(true);
   if (merged.ok() && *merged) return ok_status();
-  if (write_back_ == nullptr || options_.write_back == WriteBackPolicy::kManual) return full;
+  // A commit that hangs in a dead network keeps its epochs from being merged with newer ones: no
+  // reason to fail the guest before it has ended.
+  merge_may_wait = merge_may_wait || (write_back_ != nullptr && write_back_->at_work());
+  if (!sends && !merge_may_wait) return full;
   // If it is the file system that is full, the cache gives some back; a journal at its own limit
   // gains nothing by that.
   const auto free_bytes = environment_.fs.free_bytes(root_);
   if (free_bytes.ok() && *free_bytes < kLowSpaceBytes)
     (void)cache_->yield_space(kLowSpaceBytes).ok();
   (void)journal_->flush().ok();  // only sealed epochs can leave
-  write_back_->request();
+  // Without the server nothing leaves the journal, and one more attempt would keep the next merge
+  // waiting; the next rounds are for what the cache has given back.
+  const bool connected = environment_.remote.counters().connected;
+  if (sends && connected) write_back_->request();
   std::this_thread::sleep_for(std::chrono::milliseconds(50));
-  // Without the server nothing leaves the journal; the next tries are for what the cache has given
-  // back, and for a merge that had to wait for a commit on its way.
-  const bool hopeless = !environment_.remote.counters().connected && round >= kRoundsWhileAway;
+  const bool hopeless = !connected && !merge_may_wait && round >= kRoundsWhileAway;
   const bool over =
       wait.over(environment_.clock.boottime(), environment_.remote.counters().bytes_sent);
   if (hopeless || quitting() || over) return full;

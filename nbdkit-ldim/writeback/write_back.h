@@ -115,6 +115,9 @@ class WriteBack {
   void hand_over(const std::string& to);
   // While the lock is held no commit is under way: for a session that moves its base.
   std::unique_lock<std::mutex> hold() { return std::unique_lock(work_mutex_); }
+  // An attempt is under way: what it sends is kept apart from what is newer (Journal::hold), so
+  // that a merge may have to wait for its end.
+  bool at_work() { return !std::unique_lock(work_mutex_, std::try_to_lock).owns_lock(); }
   // One attempt on the calling thread (start-up, tests); true if something was committed.
   Result<bool> run_once();
   // From now on commits go to a new conflict branch that stands on the base.

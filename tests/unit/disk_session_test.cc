@@ -152,6 +152,42 @@ TEST_CASE("commit_reply_lost_and_its_epoch_merged_away_is_still_no_conflict") {
   require_ok(disk->close(std::chrono::seconds(1)));
 }
 
+TEST_CASE("a_full_journal_waits_for_a_commit_that_hangs_and_is_merged_when_it_has_ended") {
+  DiskFixture t;
+  t.options.journal_bytes = 512 * kKiB;
+  FakeRemote remote;
+  Bytes guest = random_content(t.random, kMiB);
+  commit_content(remote, t.key.key, "disk", guest, t.random);
+  io::MemoryFileSystem fs;
+  auto disk = t.open(fs, remote);
+  write_at(*disk, guest, 300000, 5000, 1);
+  remote.hold(RemoteCall::kCommit);
+  REQUIRE(disk->sync(false, {}).ok());
+  while (remote.waiting(RemoteCall::kCommit) == 0)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  // What comes behind the commit on its way cannot be merged with it; writes wait until it ends.
+  std::atomic<bool> over{false};
+  std::jthread network([&] {
+    while (!over && disk->status(false)["requests"]["throttled"].get<int>() < 8)
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    remote.release(RemoteCall::kCommit);
+  });
+  for (std::uint64_t i = 0; i < 400; ++i) {
+    const Bytes data(4000, static_cast<std::uint8_t>(i));
+    const std::uint64_t at = i % 12 * 4096 + 100;
+    const Status written = disk->write({at, data.size()}, data.data(), false);
+    over = over || !written.ok();
+    require_ok(written);
+    std::copy(data.begin(), data.end(), guest.begin() + static_cast<std::ptrdiff_t>(at));
+  }
+  over = true;
+  network.join();
+  CHECK(difference(DiskFixture::read_all(*disk), guest) == "");
+  DiskFixture::sync(*disk);
+  CHECK(disk->status(false)["write_back"]["conflicts"] == 0);
+  require_ok(disk->close(std::chrono::seconds(1)));
+}
+
 TEST_CASE("commit reply lost: the retry is no conflict with itself") {
   DiskFixture t;
   FakeRemote remote;
