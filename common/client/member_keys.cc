@@ -54,8 +54,11 @@ Result<crypto::SecretKey> epoch_secret(const trust::OrgState& org,
   return problem.error();
 }
 
+// Of what stays when a user gets new keys (passwd --compromised): unsent writes on his machines
+// must not be lost by that.
 Secret32 local_key_of(const trust::UserSecrets& secrets) {
-  return crypto::prf(secrets.user_key.key(), "local-user", {secrets.org.view()});
+  return crypto::prf(secrets.private_secret.key(), "local-user",
+                     {secrets.org.view(), secrets.user.view()});
 }
 
 std::function<Status(const format::VersionRecord&)> signer_check(

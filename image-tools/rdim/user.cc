@@ -156,6 +156,58 @@ Status set_state(Session& session, const StateOptions& options, UserStatus statu
   return ok_status();
 }
 
+struct QuotaOptions {
+  std::string name;
+  std::string bytes, images, requests;  // empty: as it is; 0: no limit
+};
+
+// Shows it, or says another one in the log.
+Status quota(Session& session, const QuotaOptions& options) {
+  DIMS_ASSIGN(People* const people, session.people());
+  client::Member& member = people->member();
+  UserId id = kEveryone;
+  if (options.name != "everyone") {
+    DIMS_ASSIGN(const User user, user_named(member.org(), options.name));
+    id = user.id;
+  }
+  Quota wanted = member.org().quota(id);
+  wanted.user = id;
+  const Quota before = wanted;
+  if (!options.bytes.empty()) {
+    DIMS_ASSIGN(wanted.bytes, parse_size(options.bytes));
+  }
+  const auto number = [](const std::string& text, std::uint32_t& out) -> Status {
+    if (text.empty()) return ok_status();
+    DIMS_ASSIGN(const std::uint64_t value, parse_size(text));
+    out = static_cast<std::uint32_t>(std::min<std::uint64_t>(value, ~std::uint32_t{0}));
+    return ok_status();
+  };
+  DIMS_TRY(number(options.images, wanted.images));
+  DIMS_TRY(number(options.requests, wanted.requests_per_minute));
+  if (!(encode_body(Body(wanted)) == encode_body(Body(before)))) {
+    DIMS_TRY(member.append(
+        [&](const OrgState&) -> Result<std::vector<Body>> { return std::vector<Body>{wanted}; }));
+    DIMS_TRY(people->remember());
+  }
+  client::QuotaUse use;
+  if (!(id == kEveryone)) {
+    DIMS_ASSIGN(use, member.access->quota(id));
+  }
+  Json json = {{"user", options.name},         {"bytes", wanted.bytes},
+               {"images", wanted.images},      {"requests_per_minute", wanted.requests_per_minute},
+               {"used_bytes", use.used_bytes}, {"used_images", use.images}};
+  session.output.document(json);
+  const auto limit = [](std::uint64_t value, const std::string& text) {
+    return value == 0 ? std::string("no limit") : text;
+  };
+  session.output.table(
+      {{"stored", format_size(use.used_bytes), limit(wanted.bytes, format_size(wanted.bytes))},
+       {"images", std::to_string(use.images), limit(wanted.images, std::to_string(wanted.images))},
+       {"requests a minute", "",
+        limit(wanted.requests_per_minute, std::to_string(wanted.requests_per_minute))}});
+  return ok_status();
+}
+
 }  // namespace
 
 void add_user_commands(CLI::App& app, Command& run) {
@@ -207,6 +259,18 @@ void add_user_commands(CLI::App& app, Command& run) {
       ->add_option("ROLE", options->role, "user, operator or administrator")
       ->required()
       ->check(CLI::IsMember({"user", "operator", "administrator"}));
+
+  const auto limits = std::make_shared<QuotaOptions>();
+  CLI::App* const limited =
+      group->add_subcommand("quota", "What a user may have; show it, or change it");
+  limited->fallthrough();
+  limited->add_option("NAME", limits->name, "Who; everyone: who has none of his own")->required();
+  limited->add_option("--bytes", limits->bytes, "Stored in his private domain; 0: no limit");
+  limited->add_option("--images", limits->images, "How many images; 0: no limit");
+  limited->add_option("--requests", limits->requests, "Requests a minute; 0: no limit");
+  limited->callback([limits, &run] {
+    run = [limits](Session& session) { return finish(session, quota(session, *limits)); };
+  });
 
   add_user_key_commands(*group, run);
 }

@@ -1,12 +1,9 @@
 #include "rdim-server/access/quota.h"
 
-#include "common/base/parse.h"
-
 namespace dims::access {
 namespace {
 
 constexpr std::chrono::nanoseconds kMinute = std::chrono::minutes(1);
-constexpr std::chrono::nanoseconds kDay = std::chrono::hours(24);
 
 }  // namespace
 
@@ -25,7 +22,7 @@ std::uint64_t QuotaMeter::count(Window& window, std::chrono::nanoseconds length)
 
 Status QuotaMeter::request(const trust::UserId& user, std::uint32_t limit_per_minute) {
   const std::lock_guard lock(mutex_);
-  Window& window = meters_[user].requests;
+  Window& window = meters_[user];
   if (limit_per_minute != 0 && count(window, kMinute) >= limit_per_minute) {
     return make_error(ErrorCode::kResourceExhausted,
                       "more than " + std::to_string(limit_per_minute) + " requests in a minute",
@@ -36,29 +33,9 @@ Status QuotaMeter::request(const trust::UserId& user, std::uint32_t limit_per_mi
   return ok_status();
 }
 
-Status QuotaMeter::may_send(const trust::UserId& user, std::uint64_t limit_per_day) {
-  const std::lock_guard lock(mutex_);
-  if (limit_per_day == 0 || count(meters_[user].bytes, kDay) < limit_per_day) return ok_status();
-  return make_error(ErrorCode::kResourceExhausted,
-                    "more than " + format_size(limit_per_day) + " were sent in a day",
-                    "go on tomorrow, or ask your administrator for more");
-}
-
-void QuotaMeter::sent(const trust::UserId& user, std::uint64_t bytes) {
-  const std::lock_guard lock(mutex_);
-  Window& window = meters_[user].bytes;
-  (void)count(window, kDay);
-  window.now += bytes;
-}
-
 std::uint32_t QuotaMeter::requests_last_minute(const trust::UserId& user) {
   const std::lock_guard lock(mutex_);
-  return static_cast<std::uint32_t>(count(meters_[user].requests, kMinute));
-}
-
-std::uint64_t QuotaMeter::bytes_today(const trust::UserId& user) {
-  const std::lock_guard lock(mutex_);
-  return count(meters_[user].bytes, kDay);
+  return static_cast<std::uint32_t>(count(meters_[user], kMinute));
 }
 
 }  // namespace dims::access

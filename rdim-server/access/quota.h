@@ -1,5 +1,5 @@
-// Quota: how much somebody asks and sends: requests a minute, uploaded bytes a day. (How many
-// images of which size he has is the catalog's to count.)
+// Quota: how much somebody asks: requests a minute. (How many images he has and how many bytes are
+// stored for him is counted in services.)
 //
 // Threads: thread-safe. Ownership: the clock outlives it. Errors: kResourceExhausted, saying when
 // to try again. Durable: nothing; a restart forgives.
@@ -19,12 +19,7 @@ class QuotaMeter {
 
   // One request more; limit 0: counted only.
   Status request(const trust::UserId& user, std::uint32_t limit_per_minute);
-  // Bytes that the store did not have. Refused before, when the day's are used up.
-  Status may_send(const trust::UserId& user, std::uint64_t limit_per_day);
-  void sent(const trust::UserId& user, std::uint64_t bytes);
-
   std::uint32_t requests_last_minute(const trust::UserId& user);
-  std::uint64_t bytes_today(const trust::UserId& user);
 
  private:
   // Two neighbouring spans, weighed: what was there a moment ago fades instead of vanishing.
@@ -33,13 +28,10 @@ class QuotaMeter {
     std::uint64_t now = 0, before = 0;
   };
   std::uint64_t count(Window& window, std::chrono::nanoseconds length) const;
-  struct Meter {
-    Window requests, bytes;
-  };
 
   Clock& clock_;
   std::mutex mutex_;
-  std::map<trust::UserId, Meter> meters_;
+  std::map<trust::UserId, Window> meters_;
 };
 
 }  // namespace dims::access

@@ -72,6 +72,8 @@ class AccessService : public v1::Access::CallbackService {
   }
   access::AccessControl& control() { return context_.gate.control(); }
   Result<v1::LoginReply> logged_in(const Result<access::LoginDesk::Done>& done);
+  // Bytes in the user's private domain.
+  Result<std::uint64_t> stored_for(const trust::UserId& user);
   // New keys of an image must name its head: what came after it would be nobody's.
   Status check_epochs(const std::vector<Bytes>& records);
   void audit_records(const access::Caller& caller, const std::vector<Bytes>& records);

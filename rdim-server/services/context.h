@@ -13,6 +13,7 @@
 #include "rdim-server/services/byte_budget.h"
 #include "rdim-server/services/executor.h"
 #include "rdim-server/services/gate.h"
+#include "rdim-server/services/stored_bytes.h"
 #include "rdim-server/services/stream_registry.h"
 
 namespace dims::services {
@@ -60,6 +61,7 @@ struct ServiceContext {
   ByteBudget budget{limits.all_request_bytes_max};
   StreamRegistry streams;
   ServiceCounters counters;
+  StoredBytes stored{objects, system_clock()};
   // A commit holds it shared from the look at its signer to its end; a record that begins new keys
   // of an image waits for those: no version of the old keys comes after what the record names last.
   std::shared_mutex epochs;

@@ -1,5 +1,6 @@
 #include "rdim-server/services/new_image.h"
 
+#include "common/base/parse.h"
 #include "common/trust/signer_policy.h"
 
 namespace dims::services {
@@ -47,7 +48,7 @@ bool may_use_domain(ServiceContext& context, const Caller& caller, const DomainI
   });
 }
 
-Status check_quota(ServiceContext& context, const Caller& caller, std::uint64_t more_bytes) {
+Status check_quota(ServiceContext& context, const Caller& caller) {
   access::AccessControl& control = context.gate.control();
   const trust::Quota limits = control.limits_of(caller);
   const ImageUse use = image_use(context, caller.user);
@@ -56,16 +57,34 @@ Status check_quota(ServiceContext& context, const Caller& caller, std::uint64_t 
                       "you have " + std::to_string(use.images) + " images, as many as you may",
                       "remove one, or ask your administrator for more");
   }
-  if (limits.bytes != 0 && (more_bytes > limits.bytes || use.bytes > limits.bytes - more_bytes)) {
-    return make_error(ErrorCode::kResourceExhausted,
-                      "your images would have more bytes than the " + std::to_string(limits.bytes) +
-                          " that they may",
-                      "remove one, or ask your administrator for more");
-  }
   return ok_status();
 }
 
 }  // namespace
+
+Status check_room(ServiceContext& context, const DomainId& domain) {
+  std::string name;
+  const std::uint64_t limit =
+      context.gate.control().book().with([&](const trust::OrgState& org) -> std::uint64_t {
+        for (const trust::User* const user : org.users()) {
+          if (!(user->private_domain == domain)) continue;
+          name = user->name;
+          return org.quota(user->id).bytes;
+        }
+        return 0;
+      });
+  if (limit == 0) return ok_status();
+  DIMS_ASSIGN(std::uint64_t stored, context.stored.of(domain, StoredBytes::Look::kKept));
+  if (stored < limit) return ok_status();
+  // A collection may have given something back.
+  DIMS_ASSIGN(stored, context.stored.of(domain, StoredBytes::Look::kAnew));
+  if (stored < limit) return ok_status();
+  return make_error(
+      ErrorCode::kResourceExhausted,
+      format_size(stored) + " are stored for '" + name + "', who may have " + format_size(limit),
+      "remove images or versions (a collection gives their bytes back), or ask your "
+      "administrator for more");
+}
 
 ImageUse image_use(ServiceContext& context, const trust::UserId& user) {
   ImageUse use;
@@ -105,7 +124,10 @@ Status claim_new_image(ServiceContext& context, const Caller& caller,
   if (branch) row.branch_of = origin->image.id;
   const bool again = context.catalog.get_image(asked.id).ok();
   // Writes that lost their place go to a branch whatever the quota says.
-  if (!again && !branch) DIMS_TRY(check_quota(context, caller, asked.image_bytes));
+  if (!again && !branch) {
+    DIMS_TRY(check_quota(context, caller));
+    DIMS_TRY(check_room(context, asked.domain));
+  }
   if (again && !control.people().image(asked.id)) return denied();
   return control.people().put_image(asked.id, row);
 }

@@ -18,6 +18,10 @@ struct ImageUse {
   std::uint64_t bytes = 0;  // of their disks
 };
 ImageUse image_use(ServiceContext& context, const trust::UserId& user);
+// Whether more may be stored in a domain: its owner's quota (the organisation's has none).
+// kResourceExhausted when what is stored has reached it; so it may be exceeded by what is on its
+// way.
+Status check_room(ServiceContext& context, const DomainId& domain);
 
 // The image, the one whose access list it has, and the one that its origin was committed to.
 std::vector<ImageId> line_of(ServiceContext& context, const ImageId& image);

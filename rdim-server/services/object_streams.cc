@@ -1,6 +1,7 @@
 #include "rdim-server/services/object_streams.h"
 
 #include "rdim-server/services/convert.h"
+#include "rdim-server/services/new_image.h"
 
 namespace dims::services {
 namespace {
@@ -17,16 +18,13 @@ Result<std::vector<bool>> has(ServiceContext& context, const Ticket& ticket,
 }
 
 // Against the quota counts what the store did not have.
-void count_sent(ServiceContext& context, const access::Caller& caller,
-                const v1::PutRequest& request, const std::vector<contract::PutOutcome>& outcomes) {
-  if (!caller.acts_for_user()) return;
-  std::uint64_t bytes = 0;
+void count_stored(ServiceContext& context, const v1::PutRequest& request,
+                  const std::vector<format::ObjectKey>& keys,
+                  const std::vector<contract::PutOutcome>& outcomes) {
   for (std::size_t i = 0; i < outcomes.size(); ++i) {
-    if (outcomes[i] == contract::PutOutcome::kStored) {
-      bytes += request.objects(static_cast<int>(i)).size();
-    }
+    if (outcomes[i] == contract::PutOutcome::kStored)
+      context.stored.added(keys[i].domain, request.objects(static_cast<int>(i)).size());
   }
-  context.gate.control().meter().sent(caller.user, bytes);
 }
 
 Result<std::vector<contract::PutOutcome>> put(ServiceContext& context, const Ticket& ticket,
@@ -34,15 +32,15 @@ Result<std::vector<contract::PutOutcome>> put(ServiceContext& context, const Tic
   ImageId image;
   DIMS_TRY(take_id(request.image(), "image id", image));
   DIMS_ASSIGN(const access::Caller caller, context.gate.admit(Rpc::kPut, ticket, image));
-  if (caller.acts_for_user()) {
-    access::AccessControl& control = context.gate.control();
-    DIMS_TRY(control.meter().may_send(caller.user, control.limits_of(caller).bytes));
-  }
   DIMS_ASSIGN(const auto keys, keys_of(request.keys(), context.limits.objects_per_request_max));
   if (request.objects_size() != request.keys_size()) {
     return make_error(ErrorCode::kInvalidArgument, "a put has as many objects as keys");
   }
   DIMS_TRY(context.catalog.check_access(image, keys, catalog::Access::kWrite));
+  if (caller.acts_for_user()) {
+    DIMS_ASSIGN(const contract::ImageInfo info, context.catalog.get_image(image));
+    DIMS_TRY(check_room(context, info.domain));
+  }
   std::vector<contract::ObjectStore::PutItem> items;
   items.reserve(keys.size());
   for (std::size_t i = 0; i < keys.size(); ++i) {
@@ -51,7 +49,7 @@ Result<std::vector<contract::PutOutcome>> put(ServiceContext& context, const Tic
     items.push_back({keys[i], object});
   }
   auto outcomes = context.objects.put(items);
-  if (outcomes.ok()) count_sent(context, caller, request, *outcomes);
+  if (outcomes.ok()) count_stored(context, request, keys, *outcomes);
   return outcomes;
 }
 

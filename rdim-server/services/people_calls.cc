@@ -127,11 +127,12 @@ AccessService::Unary* AccessService::ListUsers(Context* context,
     for (const trust::UserId& id : users) {
       const access::Seen seen = control().people().seen_user(id);
       const ImageUse use = image_use(context_, id);
+      DIMS_ASSIGN(const std::uint64_t stored, stored_for(id));
       v1::ListUsersReply::User* const out = reply->add_users();
       out->set_user(to_field(id));
       out->set_last_login_unix_s(seen.time_unix_s);
       out->set_last_machine(to_field(seen.machine));
-      out->set_used_bytes(use.bytes);
+      out->set_used_bytes(stored);
       out->set_images(use.images);
     }
     return ok_status();
@@ -217,6 +218,16 @@ grpc::ServerWriteReactor<v1::AuditReply>* AccessService::Audit(Context* context,
       std::make_shared<PullStream<v1::AuditReply>>(context_, source));
 }
 
+Result<std::uint64_t> AccessService::stored_for(const trust::UserId& user) {
+  const auto domain =
+      control().book().with([&](const trust::OrgState& org) -> std::optional<DomainId> {
+        const trust::User* const known = org.user(user);
+        return known == nullptr ? std::nullopt : std::optional<DomainId>(known->private_domain);
+      });
+  if (!domain) return std::uint64_t{0};
+  return context_.stored.of(*domain, StoredBytes::Look::kAnew);
+}
+
 AccessService::Unary* AccessService::Quota(Context* context, const v1::QuotaRequest* request,
                                            v1::QuotaReply* reply) {
   return run(
@@ -230,7 +241,8 @@ AccessService::Unary* AccessService::Quota(Context* context, const v1::QuotaRequ
         const trust::Quota limits =
             control().book().with([&](const trust::OrgState& org) { return org.quota(user); });
         const ImageUse use = image_use(context_, user);
-        reply->set_used_bytes(use.bytes);
+        DIMS_ASSIGN(const std::uint64_t stored, stored_for(user));
+        reply->set_used_bytes(stored);
         reply->set_limit_bytes(limits.bytes);
         reply->set_images(use.images);
         reply->set_limit_images(limits.images);

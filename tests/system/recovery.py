@@ -75,6 +75,19 @@ def run(world):
     words.write_text(ann.words + "\n")
     world.say("recovered on fresh machines, a user and the administrator")
 
+    # What no server has yet when the keys change: in a folder that is not in use, and under a disk that is.
+    ann.rdim("image", "import", source, "second", "--private")
+    unsent = {"anns": world.rng.randbytes(8192), "second": world.rng.randbytes(8192)}
+    idle = machines[0].disk(ann, "anns", write_back="manual").start()
+    handle = idle.connect()
+    handle.pwrite(unsent["anns"], 65536)
+    handle.flush()
+    idle.kill()
+    in_use = machines[1].disk(ann, "second", write_back="manual").start()
+    used = in_use.connect()
+    used.pwrite(unsent["second"], 65536)
+    used.flush()
+
     # Somebody may know the passphrase: new keys. The old words and what was sealed with the old keys are of no use then.
     new.write_text("fresh\n")
     renewed = ann.rdim("user", "passwd", "ann", "--compromised", "--passphrase", f"+{ann.secret}", "--new-passphrase", f"+{new}")
@@ -85,6 +98,20 @@ def run(world):
     ann.login()
     ann.rdim("image", "export", "anns", world.path("anns.raw"))
     check_equal(Path(world.path("anns.raw")).read_bytes(), source.read_bytes(), "what was there before the compromise")
+    in_use.ldim("renew", "--passphrase", f"+{ann.secret}")
+    in_use.sync()
+    idle.start()
+    idle.sync()
+    for disk, handle, name in ((in_use, used, "second"), (idle, idle.connect(), "anns")):
+        check_equal(bytes(handle.pread(8192, 65536)), unsent[name], f"{name}: what was unsent when the keys changed")
+        disk.leave(handle)
+        disk.stop()
+    org.restart()
+    for name, data in unsent.items():
+        ann.rdim("image", "export", name, world.path(f"{name}-after.raw"))
+        whole = bytearray(source.read_bytes())
+        whole[65536:65536 + 8192] = data
+        check_equal(world.path(f"{name}-after.raw").read_bytes(), bytes(whole), f"{name} after the compromise")
     refused(ann.rdim, "user", "recover", "ann", "--words", f"+{words}", "--new-passphrase", f"+{new}")
     world.say("new keys after a compromise")
     org.server.stop()

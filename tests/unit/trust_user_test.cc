@@ -151,6 +151,51 @@ TEST_CASE("words: they open the record, also after a new passphrase, and only th
   REFUSED(recover_user(renewed, p.carol.words.text()), ErrorCode::kWrongKey);
 }
 
+TEST_CASE("words: what anybody is given for a name opens with them alone") {
+  People& p = People::get();
+  const auto part = recovery_record_of(p.carol.record);
+  REQUIRE(part);
+  const auto back = recover_user(*part, p.carol.words.text());
+  MUST(back);
+  CHECK(back->user_key.key() == p.carol.secrets.user_key.key());
+  CHECK(back->sign.public_key == p.carol.secrets.sign.public_key);
+  REFUSED(recover_user(*part, p.dave.words.text()), ErrorCode::kWrongKey);
+  // Another's parts under this name, another organisation, any bent byte.
+  const auto other = recovery_record_of(p.dave.record);
+  RecoveryRecord mixed = *part;
+  mixed.secrets = other->secrets;
+  REFUSED(recover_user(mixed, p.carol.words.text()), ErrorCode::kUntrusted);
+  mixed = *part;
+  mixed.user = other->user;
+  REFUSED(recover_user(mixed, p.carol.words.text()), ErrorCode::kWrongKey);
+  mixed = *part;
+  mixed.org.bytes[0] ^= 1;
+  REFUSED(recover_user(mixed, p.carol.words.text()), ErrorCode::kWrongKey);
+  for (std::size_t i = 0; i < kWrappedKeyBytes; ++i) {
+    mixed = *part;
+    mixed.recovery_key[i] ^= 0x20;
+    CHECK(!recover_user(mixed, p.carol.words.text()).ok());
+  }
+  for (std::size_t i = 0; i < kWrappedSecretsBytes; ++i) {
+    mixed = *part;
+    mixed.secrets[i] ^= 0x20;
+    CHECK(!recover_user(mixed, p.carol.words.text()).ok());
+  }
+  // Who is not there, and who has no words: always the same bytes, that open with nothing.
+  const auto server_key = p.f.random.id<Secret32>();
+  const auto nobody = unknown_recovery_record(server_key, p.f.org, "nobody");
+  const auto again = unknown_recovery_record(server_key, p.f.org, "nobody");
+  CHECK((nobody.user == again.user && nobody.recovery_key == again.recovery_key &&
+         nobody.secrets == again.secrets));
+  const auto another = unknown_recovery_record(server_key, p.f.org, "another");
+  CHECK((nobody.user != another.user && nobody.recovery_key != another.recovery_key &&
+         nobody.secrets != another.secrets));
+  REFUSED(recover_user(nobody, p.carol.words.text()), ErrorCode::kWrongKey);
+  UserRecord none = p.carol.record;
+  none.recovery_key.fill(0);
+  CHECK(!recovery_record_of(none));
+}
+
 TEST_CASE("words: any one wrong letter is found and its word named") {
   SeededRandom random(seed());
   for (int round = 0; round < 20; ++round) {
