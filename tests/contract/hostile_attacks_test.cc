@@ -425,3 +425,23 @@ TEST_CASE("a_list_of_images_without_end_is_refused") {
   CHECK(endless.error().code == ErrorCode::kCorrupt);
   a.w.proxy->honest();
 }
+
+TEST_CASE("a_reply_that_cannot_be_read_holds_nobody_up_at_the_end") {
+  Attack a;
+  auto worker = a.w.work(a.w.laptop, a.disk_session);
+  const auto image = worker.remote->get_image(a.w.disk);
+  const auto head = worker.remote->get_version(a.w.disk, {}, 0);
+  REQUIRE(image.ok());
+  REQUIRE(head.ok());
+  a.w.proxy->set_liar([](const PassingReply& reply) {
+    const bool stream = reply.method == "Get" || reply.method == "Has";
+    return Told{{stream ? std::string(40, '\xff') : reply.message}, {}};
+  });
+  const format::ObjectKey root = head->record.root;
+  const Patience patience(std::chrono::milliseconds(1000), [&] { worker.remote->shutdown(); });
+  CHECK(!worker.remote
+             ->get(a.w.disk, {&root, 1}, contract::Priority::kDemand,
+                   [](std::size_t, Result<Bytes>) {})
+             .ok());
+  CHECK(!worker.remote->has(a.w.disk, {&root, 1}).ok());
+}
