@@ -20,6 +20,7 @@
 #include <algorithm>
 #include <deque>
 #include <optional>
+#include <set>
 #include <unordered_map>
 
 #include "common/client/grpc_status.h"
@@ -126,6 +127,11 @@ class MuxStream {
       fail_waiting(*current_, cancelled());
       current_->context.TryCancel();
     }
+    // After a reply that cannot be read the server need not know that the call is over.
+    for (Wire* const wire : ending_) {
+      fail_waiting(*wire, cancelled());
+      wire->context.TryCancel();
+    }
     room_.notify_all();
   }
 
@@ -181,6 +187,7 @@ class MuxStream {
   // The call is over; ask for its status as soon as no operation is under way.
   void end_locked(Wire& wire) {
     wire.ended = true;
+    ending_.insert(&wire);
     if (current_.get() == &wire) {
       current_ = nullptr;  // the next send opens another; this one lives by `self`
       room_.notify_all();
@@ -238,6 +245,7 @@ class MuxStream {
 
   std::shared_ptr<void> finished(Wire& wire) {
     std::lock_guard lock(mutex_);
+    ending_.erase(&wire);
     Error error = cancelled();
     if (!down_) {
       error = wire.status.ok()
@@ -263,6 +271,7 @@ class MuxStream {
   std::mutex mutex_;
   std::condition_variable room_;
   std::shared_ptr<Wire> current_;
+  std::set<Wire*> ending_;  // waiting for their status
   std::uint64_t next_number_ = 1;
   std::size_t limit_ = 64;
   bool down_ = false;

@@ -193,6 +193,11 @@ Status Disk::meet_other_history(const Error& foreign) {
     error.message += "; this machine's state could not be stored there: " + rescued.error().message;
     return error;
   }
+  // It has been told; the next start takes the server's head.
+  DIMS_TRY(state_->update([](LdimState& s) {
+    s.home_base = {};
+    s.home_sequence = 0;
+  }));
   error.message += "; this machine's state is now kept there as " + state_->current().branch_name;
   error.hint = "start again to go on from the server's head, or choose with 'rdim image resolve " +
                options_.image + "'";

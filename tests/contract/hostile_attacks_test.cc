@@ -147,17 +147,25 @@ TEST_CASE("an_older_head_with_its_own_number_is_another_history") {
   a.expect_refusal(ErrorCode::kOtherHistory);
 }
 
-TEST_CASE("a_fork_padded_with_the_known_version_is_another_history") {
+TEST_CASE("a_fork_padded_with_a_child_of_the_known_version_is_another_history") {
   Attack a;
-  a.know_head();
-  // A writer who was shown version 2 as the head went on from there: all of it is signed.
+  const auto v2 = a.version(a.w.disk, 2), v3 = a.version(a.w.disk, 3);
+  a.pretend_head(v2, 2, {});
   auto worker = a.w.work(a.w.laptop, a.disk_session);
+  {
+    auto disk = a.w.open_disk(worker, "disk", a.fs);
+    REQUIRE(disk.ok());
+    Attack::end_session(**disk);
+  }
+  // A writer who was shown version 1 as the head went on from there: all of it is signed.
   std::vector<v1::Version> fork;
-  VersionId parent = a.w.world->catalog->get_version(a.w.disk, {}, 2)->id;
-  format::VersionRecord record = a.w.world->catalog->get_version(a.w.disk, {}, 1)->record;
+  const auto first = a.w.world->catalog->get_version(a.w.disk, {}, 1);
+  REQUIRE(first.ok());
+  VersionId parent = first->id;
+  format::VersionRecord record = first->record;
   const auto root = format::open_root(record, worker.keys->image_key(record));
   REQUIRE(root.ok());
-  for (std::uint64_t sequence = 3; sequence <= 5; ++sequence) {
+  for (std::uint64_t sequence = 2; sequence <= 4; ++sequence) {
     record.parent = parent;
     record.sequence = sequence;
     record.machine = a.w.f.laptop.machine;
@@ -170,16 +178,16 @@ TEST_CASE("a_fork_padded_with_the_known_version_is_another_history") {
     version.set_record(field_of(bytes));
     fork.insert(fork.begin(), version);
   }
-  const auto v3 = a.version(a.w.disk, 3);
-  a.pretend_head(fork[0], 5, {fork[0], v3, fork[1]});
-  {
+  for (const auto& list :
+       {std::vector<v1::Version>{fork[0], v3}, {v3, fork[0]}, {fork[0], fork[1]}}) {
+    a.pretend_head(fork[0], 4, list);
     auto again = a.w.work(a.w.laptop, a.disk_session);
     const auto copy = a.fs.copy();
     const auto disk = a.w.open_disk(again, "disk", *copy);
     REQUIRE(!disk.ok());
     CHECK(disk.error().code == ErrorCode::kOtherHistory);
   }
-  a.pretend_head(fork[0], 5, {fork[0], fork[1], fork[2]});
+  a.pretend_head(fork[0], 4, {fork[0], v3});
   a.expect_refusal(ErrorCode::kOtherHistory);
 }
 
@@ -416,4 +424,24 @@ TEST_CASE("a_list_of_images_without_end_is_refused") {
   REQUIRE(!endless.ok());
   CHECK(endless.error().code == ErrorCode::kCorrupt);
   a.w.proxy->honest();
+}
+
+TEST_CASE("a_reply_that_cannot_be_read_holds_nobody_up_at_the_end") {
+  Attack a;
+  auto worker = a.w.work(a.w.laptop, a.disk_session);
+  const auto image = worker.remote->get_image(a.w.disk);
+  const auto head = worker.remote->get_version(a.w.disk, {}, 0);
+  REQUIRE(image.ok());
+  REQUIRE(head.ok());
+  a.w.proxy->set_liar([](const PassingReply& reply) {
+    const bool stream = reply.method == "Get" || reply.method == "Has";
+    return Told{{stream ? std::string(40, '\xff') : reply.message}, {}};
+  });
+  const format::ObjectKey root = head->record.root;
+  const Patience patience(std::chrono::milliseconds(1000), [&] { worker.remote->shutdown(); });
+  CHECK(!worker.remote
+             ->get(a.w.disk, {&root, 1}, contract::Priority::kDemand,
+                   [](std::size_t, Result<Bytes>) {})
+             .ok());
+  CHECK(!worker.remote->has(a.w.disk, {&root, 1}).ok());
 }
