@@ -261,7 +261,11 @@ TEST_CASE("segments of another machine, image or key are not ours") {
   auto foreign = cache_options();
   SECTION("machine") { foreign.machine.bytes[0] ^= 1; }
   SECTION("image") { foreign.image.bytes[15] ^= 1; }
-  SECTION("key") { foreign.key.bytes[7] ^= 1; }
+  SECTION("key") {
+    Secret32 other = foreign.key.key();
+    other.bytes[7] ^= 1;
+    foreign.key = other;
+  }
   fill(fs, foreign);
   auto cache = open_cache(fs, cache_options());
   CHECK(cache->stats().objects == 0);

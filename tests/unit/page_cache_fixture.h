@@ -36,7 +36,9 @@ inline ldim::PageCacheOptions cache_options(
   options.folder = kCacheFolder;
   options.machine.bytes.fill(0x11);
   options.image.bytes.fill(0x22);
-  options.key.bytes.fill(0x33);
+  Secret32 key;
+  key.bytes.fill(0x33);
+  options.key = key;
   options.limit_bytes = limit_bytes;
   return options;
 }
