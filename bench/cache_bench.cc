@@ -79,7 +79,9 @@ int main(int argc, char** argv) {
   ldim::PageCacheOptions options;
   options.folder = argv[1];
   options.limit_bytes = 10 * kGiB;
-  options.key.bytes.fill(7);
+  Secret32 key;
+  key.bytes.fill(7);
+  options.key = key;
   for (const auto& [pages, tag_memory] : {std::pair{5u, true}, {5u, false}, {64u, true}}) {
     options.tag_memory_bytes = tag_memory ? ldim::PageCacheOptions{}.tag_memory_bytes : 0;
     std::printf("-- objects of %u pages, %s tag memory\n", pages, tag_memory ? "with" : "without");

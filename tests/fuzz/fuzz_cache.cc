@@ -19,7 +19,9 @@ ldim::PageCacheOptions options() {
   out.folder = "/cache";
   out.machine.bytes.fill(0x11);
   out.image.bytes.fill(0x22);
-  out.key.bytes.fill(0x33);
+  Secret32 key;
+  key.bytes.fill(0x33);
+  out.key = key;
   out.limit_bytes = ldim::PageCache::kMinLimitBytes;
   return out;
 }

@@ -19,7 +19,9 @@ ldim::JournalOptions options() {
   out.machine.bytes.fill(0x11);
   out.image.bytes.fill(0x22);
   out.session.bytes.fill(0x33);
-  out.key.bytes.fill(0x44);
+  Secret32 key;
+  key.bytes.fill(0x44);
+  out.key = key;
   out.segment_bytes = kFileBytes;
   out.limit_bytes = 8 * kFileBytes;
   return out;
