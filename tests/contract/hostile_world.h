@@ -113,7 +113,9 @@ struct HostileWorld {
     options.machine_name = out.folder->machine().name;
     options.token = out.token;
     out.remote = std::move(*client::connect(options));
-    auto keys = ldim::standing_keys(*out.folder, out.session, out.token);
+    auto its_own = ldim::MachineFolder::open(machine_folder);
+    REQUIRE(its_own.ok());
+    auto keys = ldim::standing_keys(std::move(*its_own), out.session, out.token);
     REQUIRE(keys.ok());
     out.keys = std::make_shared<const format::KeyFile>(std::move(*keys));
     return out;
