@@ -53,6 +53,7 @@ Result<std::unique_ptr<Engine>> Engine::open(const StoreOptions& options, bool c
       db_options, options.folder + "/db", family_descriptors(options), &engine->families_, &db);
   if (!status.ok()) return open_error(status, options.folder);
   engine->db_.reset(db);
+  engine->on_disk_failure_ = options.on_disk_failure;
   const std::string folder = options.folder;
   engine->free_bytes_ = options.free_bytes;
   if (!engine->free_bytes_) {
@@ -85,6 +86,7 @@ bool Engine::resume(const rocksdb::Status& why) {
   if (!is_no_space(why) && why.severity() == rocksdb::Status::kNoError && !why.IsIOError()) {
     return false;
   }
+  if (on_disk_failure_) on_disk_failure_(why.ToString());
   std::lock_guard lock(resume_mutex_);
   const auto now = std::chrono::steady_clock::now();
   if (resumed_.time_since_epoch().count() != 0 && now - resumed_ < kResumePause) return false;

@@ -55,12 +55,13 @@ class Engine {
 
  private:
   Engine() = default;
-  // After an error of the background: asks the engine to go on, at most once a second.
+  // After an error of the disk: tells of it, or asks the engine to go on, at most once a second.
   bool resume(const rocksdb::Status& why);
 
   std::string folder_;
   std::uint64_t free_bytes_min_ = 0;
   std::function<std::uint64_t()> free_bytes_;
+  std::function<void(const std::string& why)> on_disk_failure_;
   std::unique_ptr<rocksdb::DB> db_;
   std::vector<rocksdb::ColumnFamilyHandle*> families_;
 

@@ -5,7 +5,6 @@
 #include <rocksdb/write_buffer_manager.h>
 
 #include "rdim-server/stores/engine.h"
-#include "rdim-server/stores/rocks_status.h"
 
 namespace dims::stores {
 namespace {
@@ -16,11 +15,7 @@ class DiskFailure : public rocksdb::EventListener {
   explicit DiskFailure(std::function<void(const std::string&)> tell) : tell_(std::move(tell)) {}
   const char* Name() const override { return "dims-disk-failure"; }
   void OnBackgroundError(rocksdb::BackgroundErrorReason reason, rocksdb::Status* error) override {
-    using Reason = rocksdb::BackgroundErrorReason;
-    if (reason == Reason::kCompaction) return;
-    const bool of_the_log = reason == Reason::kWriteCallback || reason == Reason::kMemTable;
-    if (of_the_log && is_no_space(*error)) return;
-    tell_(error->ToString());
+    if (reason != rocksdb::BackgroundErrorReason::kCompaction) tell_(error->ToString());
   }
 
  private:

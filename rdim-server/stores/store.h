@@ -40,10 +40,10 @@ struct StoreOptions {
   std::uint64_t free_bytes_min = 256 * kMiB;
   // Asked for the free space before every put; the kernel's if there is none (for tests).
   std::function<std::uint64_t()> free_bytes;
-  // Called, on any thread, when the engine could not write its tables, its list of them or its log
-  // (a log without space is no failure: it goes on by itself). Whoever is told must end the process
-  // and not return: what was answered is durable, and RocksDB before 8.7 hangs or aborts when an
-  // atomic flush has failed. None: the engine is left to itself.
+  // Called, on any thread, when the engine could not write or sync its tables, its list of them or
+  // its log. Whoever is told must end the process and not return: what was answered is durable; but
+  // a sync that is tried again after a failure lies, and RocksDB before 8.7 hangs or aborts when an
+  // atomic flush has failed. None: the engine is asked to go on.
   std::function<void(const std::string& why)> on_disk_failure;
   // What the engine reads and writes through; the kernel's if there is none. For tests: outlives
   // the store.
