@@ -16,6 +16,7 @@
 
 #include "common/base/clock.h"
 #include "nbdkit-ldim/cache/page_cache.h"
+#include "tests/support/keys.h"
 
 using namespace dims;
 
@@ -79,7 +80,7 @@ int main(int argc, char** argv) {
   ldim::PageCacheOptions options;
   options.folder = argv[1];
   options.limit_bytes = 10 * kGiB;
-  options.key.bytes.fill(7);
+  options.key = dims::test::filled_key(7);
   for (const auto& [pages, tag_memory] : {std::pair{5u, true}, {5u, false}, {64u, true}}) {
     options.tag_memory_bytes = tag_memory ? ldim::PageCacheOptions{}.tag_memory_bytes : 0;
     std::printf("-- objects of %u pages, %s tag memory\n", pages, tag_memory ? "with" : "without");

@@ -1,4 +1,5 @@
 #include "tests/crash/journal_model.h"
+#include "tests/support/keys.h"
 
 #include <algorithm>
 
@@ -12,7 +13,7 @@ JournalModel::JournalModel(std::uint64_t seed)
   options_.machine.bytes.fill(1);
   options_.image.bytes.fill(2);
   options_.session.bytes.fill(3);
-  options_.key.bytes.fill(4);
+  options_.key = dims::test::filled_key(4);
   options_.segment_bytes = (32 + 16 * random_.below(3)) * kKiB;
   options_.limit_bytes = options_.segment_bytes * (5 + random_.below(6));
   trims_rarely_ = random_.below(3) != 0;

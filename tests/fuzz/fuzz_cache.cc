@@ -6,6 +6,7 @@
 #include "common/io/memory_file.h"
 #include "nbdkit-ldim/cache/page_cache.h"
 #include "tests/fuzz/fuzz_input.h"
+#include "tests/support/keys.h"
 
 using namespace dims;
 
@@ -19,7 +20,7 @@ ldim::PageCacheOptions options() {
   out.folder = "/cache";
   out.machine.bytes.fill(0x11);
   out.image.bytes.fill(0x22);
-  out.key.bytes.fill(0x33);
+  out.key = dims::test::filled_key(0x33);
   out.limit_bytes = ldim::PageCache::kMinLimitBytes;
   return out;
 }

@@ -5,6 +5,7 @@
 #include "common/io/memory_file.h"
 #include "nbdkit-ldim/journal/journal.h"
 #include "tests/fuzz/fuzz_input.h"
+#include "tests/support/keys.h"
 
 using namespace dims;
 
@@ -19,7 +20,7 @@ ldim::JournalOptions options() {
   out.machine.bytes.fill(0x11);
   out.image.bytes.fill(0x22);
   out.session.bytes.fill(0x33);
-  out.key.bytes.fill(0x44);
+  out.key = dims::test::filled_key(0x44);
   out.segment_bytes = kFileBytes;
   out.limit_bytes = 8 * kFileBytes;
   return out;

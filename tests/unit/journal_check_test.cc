@@ -5,6 +5,7 @@
 #include "nbdkit-ldim/journal/format.h"
 #include "nbdkit-ldim/journal/segment.h"
 #include "tests/support/corruptors.h"
+#include "tests/support/keys.h"
 #include "tests/unit/journal_fixture.h"
 
 using namespace dims;
@@ -123,7 +124,7 @@ TEST_CASE("each_damage_of_a_journal_is_found_by_its_name") {
     CHECK(found.findings[1].code == JournalDamage::kMisplacedFile);
   }
   SECTION("another key") {
-    f.options.key.bytes[3] ^= 1;
+    f.options.key = dims::test::bent_key(f.options.key, 3);
     CHECK(f.check().findings.front().code == JournalDamage::kWrongKey);
   }
   SECTION("scribble behind the end") {

@@ -5,6 +5,7 @@
 
 #include "common/io/memory_file.h"
 #include "nbdkit-ldim/journal/journal.h"
+#include "tests/support/keys.h"
 #include "tests/support/seed.h"
 
 namespace dims::test {
@@ -15,7 +16,7 @@ struct JournalFixture {
     options.machine.bytes.fill(0x11);
     options.image.bytes.fill(0x22);
     options.session.bytes.fill(0x33);
-    options.key.bytes.fill(0x44);
+    options.key = dims::test::filled_key(0x44);
     options.segment_bytes = 4 * kMiB;
     options.limit_bytes = 64 * kMiB;
   }

@@ -6,6 +6,7 @@
 #include <map>
 #include <vector>
 
+#include "tests/support/keys.h"
 #include "tests/unit/page_cache_fixture.h"
 
 using namespace dims;
@@ -261,7 +262,7 @@ TEST_CASE("segments of another machine, image or key are not ours") {
   auto foreign = cache_options();
   SECTION("machine") { foreign.machine.bytes[0] ^= 1; }
   SECTION("image") { foreign.image.bytes[15] ^= 1; }
-  SECTION("key") { foreign.key.bytes[7] ^= 1; }
+  SECTION("key") { foreign.key = dims::test::bent_key(foreign.key, 7); }
   fill(fs, foreign);
   auto cache = open_cache(fs, cache_options());
   CHECK(cache->stats().objects == 0);

@@ -10,6 +10,7 @@
 #include "common/io/memory_file.h"
 #include "nbdkit-ldim/cache/cache_format.h"
 #include "nbdkit-ldim/cache/page_cache.h"
+#include "tests/support/keys.h"
 #include "tests/support/seed.h"
 
 namespace dims::test {
@@ -36,7 +37,7 @@ inline ldim::PageCacheOptions cache_options(
   options.folder = kCacheFolder;
   options.machine.bytes.fill(0x11);
   options.image.bytes.fill(0x22);
-  options.key.bytes.fill(0x33);
+  options.key = dims::test::filled_key(0x33);
   options.limit_bytes = limit_bytes;
   return options;
 }
