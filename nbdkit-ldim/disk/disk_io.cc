@@ -126,7 +126,8 @@ Status Disk::make_room(const Error& full, RoomWait& wait, unsigned round) {
   const auto free_bytes = environment_.fs.free_bytes(root_);
   if (free_bytes.ok() && *free_bytes < kLowSpaceBytes)
     (void)cache_->yield_space(kLowSpaceBytes).ok();
-  (void)journal_->flush().ok();  // only sealed epochs can leave
+  // Only sealed epochs can leave. Where nothing is sent, epochs end where the guest says.
+  if (sends) (void)journal_->flush().ok();
   // Without the server nothing leaves the journal, and one more attempt would keep the next merge
   // waiting; the next rounds are for what the cache has given back.
   const bool connected = environment_.remote.counters().connected;

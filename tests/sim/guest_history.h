@@ -34,7 +34,8 @@ class GuestHistory {
 
   // --- what the guest does ---
   void write(std::uint64_t first, std::uint64_t count, std::uint32_t stamp);  // 0: zero or trim
-  void flush();  // answered: everything so far is durable
+  void flush();                          // answered: everything so far is durable
+  void may_end_here() { note_flush(); }  // an epoch might, though the guest asked for nothing
 
   // --- what the tests ask ---
   const Stamps& now() const { return now_; }

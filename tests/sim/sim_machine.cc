@@ -243,7 +243,14 @@ ByteRange SimMachine::drawn_range(std::uint64_t& first, std::uint64_t& count) {
   return {first * kSectorBytes, count * kSectorBytes};
 }
 
+void SimMachine::note_crowded() {
+  const nlohmann::json journal = status()["journal"];
+  if (2 * journal["bytes"].get<std::uint64_t>() > journal["limit_bytes"].get<std::uint64_t>())
+    history_.may_end_here();
+}
+
 bool SimMachine::write() {
+  note_crowded();
   std::uint64_t first = 0;
   std::uint64_t count = 0;
   const ByteRange range = drawn_range(first, count);
@@ -261,6 +268,7 @@ bool SimMachine::write() {
 }
 
 bool SimMachine::zero() {
+  note_crowded();
   std::uint64_t first = 0;
   std::uint64_t count = 0;
   const ByteRange range = drawn_range(first, count);
@@ -321,6 +329,7 @@ std::uint64_t SimMachine::read_or_refuse() {
 }
 
 Result<bool> SimMachine::commit() {
+  note_crowded();
   auto done = disk_->write_back_once();
   spdlog::info("{} commits: {}", options_.machine_name,
                !done.ok() ? done.error().to_string()

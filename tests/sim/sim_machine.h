@@ -105,6 +105,8 @@ class SimMachine {
   nlohmann::json status();
 
  private:
+  // A journal that is half full ends its epoch by itself, to be merged or sent.
+  void note_crowded();
   enum class After { kFresh, kKill, kPowerCut, kClosed };
   ByteRange drawn_range(std::uint64_t& first, std::uint64_t& count);
   void learn_identity();
