@@ -126,7 +126,7 @@ Status Disk::make_room(const Error& full, RoomWait& wait, unsigned round) {
   const auto free_bytes = environment_.fs.free_bytes(root_);
   if (free_bytes.ok() && *free_bytes < kLowSpaceBytes)
     (void)cache_->yield_space(kLowSpaceBytes).ok();
-  // Only sealed epochs can leave. Where nothing is sent, epochs end where the guest says.
+  // Only sealed epochs can leave. Where nothing is sent it is a merge that is waited for.
   if (sends) (void)journal_->flush().ok();
   // Without the server nothing leaves the journal, and one more attempt would keep the next merge
   // waiting; the next rounds are for what the cache has given back.

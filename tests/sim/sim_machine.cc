@@ -147,7 +147,7 @@ SimMachine::SimMachine(World& world, std::string name, std::uint64_t seed,
   options_.connect_wait = std::chrono::milliseconds(0);
   options_.machine_name = std::move(name);
   options_.read_ahead = false;
-  options_.seal_after = std::chrono::hours(24 * 365 * 20);  // epochs end where the guest says
+  options_.seal_after = std::chrono::hours(24 * 365 * 20);  // age ends no epoch
 }
 
 SimMachine::~SimMachine() { disk_.reset(); }
