@@ -4,20 +4,51 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <mutex>
+#include <vector>
 
 #include "common/crypto/hash.h"
 
 namespace dims::crypto {
 namespace {
 
+// Where held keys lie. Guarded pages of one's own cost eight system calls a key, and each file of a
+// journal or cache has a key: they share pages. A page stays when its keys have gone.
+class KeyPages {
+ public:
+  Secret32* add(const Secret32& key) {
+    const std::scoped_lock lock(mutex_);
+    if (free_.empty()) grow();
+    Secret32* const at = free_.back();
+    free_.pop_back();
+    *at = key;
+    return at;
+  }
+
+  void remove(Secret32* key) {
+    wipe(key->mut());
+    const std::scoped_lock lock(mutex_);
+    free_.push_back(key);
+  }
+
+ private:
+  void grow() {
+    // With sodium's own 16 bytes before them they fill a page.
+    constexpr std::size_t kKeys = 4096 / sizeof(Secret32) - 1;
+    initialise();
+    auto* const keys = static_cast<Secret32*>(sodium_allocarray(kKeys, sizeof(Secret32)));
+    if (keys == nullptr) std::abort();
+    for (std::size_t i = kKeys; i-- > 0;) free_.push_back(keys + i);
+  }
+
+  std::mutex mutex_;
+  std::vector<Secret32*> free_;
+};
+
 std::shared_ptr<const Secret32> hold(const Secret32& key) {
-  initialise();
-  void* const memory = sodium_malloc(sizeof key);
-  if (memory == nullptr) std::abort();
-  std::memcpy(memory, &key, sizeof key);
-  (void)sodium_mprotect_readonly(memory);
-  return {static_cast<const Secret32*>(memory),
-          [](const Secret32* held) { sodium_free(const_cast<Secret32*>(held)); }};
+  // Never destroyed: keys of other static objects may go later.
+  static KeyPages& pages = *new KeyPages;
+  return {pages.add(key), [](const Secret32* held) { pages.remove(const_cast<Secret32*>(held)); }};
 }
 
 }  // namespace

@@ -1,8 +1,8 @@
 // HeldKey: a 32-byte key that several parts of a program use. One copy of it, in memory that is
-// locked, left out of core dumps, between guard pages (secret.h), wiped with its last holder.
+// locked, left out of core dumps, between guard pages that keys share, wiped with its last holder.
 //
 // Threads: a value; copies share one key that never changes. Ownership: shared. Units: bytes.
-// Errors: no memory aborts. Reading it costs what a pointer costs; making one costs system calls.
+// Errors: no memory aborts. Reading it costs what a pointer costs.
 #pragma once
 
 #include <memory>

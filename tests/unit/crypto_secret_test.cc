@@ -7,6 +7,7 @@
 #include <csignal>
 #include <cstdio>
 #include <fstream>
+#include <set>
 #include <type_traits>
 
 #include "common/crypto/aead.h"
@@ -86,6 +87,26 @@ TEST_CASE("secret: a held key is one copy, whoever holds it, and gone from where
   CHECK(other == same);
   CHECK(crypto::HeldKey().is_zero());
   CHECK(key == crypto::HeldKey());
+}
+
+TEST_CASE("secret: held keys share pages, are wiped when they go, and disturb no other") {
+  const std::uint8_t* gone = nullptr;
+  std::vector<crypto::HeldKey> keys;
+  for (int i = 0; i < 1000; ++i) {
+    Secret32 plain;
+    plain.bytes.fill(static_cast<std::uint8_t>(i % 251 + 1));
+    keys.emplace_back(plain);
+    const crypto::HeldKey brief(plain);
+    gone = brief.view().data();
+  }
+  CHECK(is_all_zero(ByteView(gone, Secret32::kBytes)));
+  for (std::size_t i = 0; i < keys.size(); i += 2) keys[i] = crypto::HeldKey();
+  std::set<std::uintptr_t> pages;
+  for (std::size_t i = 1; i < keys.size(); i += 2) {
+    CHECK(keys[i].view()[31] == i % 251 + 1);
+    pages.insert(reinterpret_cast<std::uintptr_t>(keys[i].view().data()) / 4096);
+  }
+  CHECK(pages.size() < keys.size() / 50);
 }
 
 // What the kernel says of the page that holds an address: "lo" is locked, "dd" left out of dumps.
