@@ -1,5 +1,5 @@
-// Authenticated encryption: AES-256-GCM through OpenSSL for bulk data, XChaCha20-Poly1305 through
-// libsodium for wrapped keys.
+// Authenticated encryption: AES-256-GCM through libgcrypt for bulk data (decision 009),
+// XChaCha20-Poly1305 through libsodium for wrapped keys.
 //
 // PageCipher: one key, 64-bit counter nonces that the caller never repeats under that key.
 // Threads: const methods are thread-safe (cipher contexts are per thread and reused).
@@ -12,7 +12,7 @@
 
 #include "common/base/bytes.h"
 #include "common/base/clock.h"
-#include "common/crypto/secret.h"
+#include "common/crypto/held_key.h"
 
 namespace dims::crypto {
 
@@ -31,7 +31,7 @@ class PageCipher {
                           const std::uint8_t* tag, std::uint8_t* out) const;
 
  private:
-  SecretKey key_;
+  HeldKey key_;
   std::uint64_t identity_;  // names this key in the per-thread context cache
 };
 

@@ -9,6 +9,7 @@
 
 #include "common/base/wire.h"
 #include "common/crypto/aead.h"
+#include "common/crypto/secret.h"
 #include "common/io/errno_map.h"
 #include "common/io/private_file.h"
 

@@ -54,7 +54,7 @@ HOMES = (
     (r"\.pb\.h$|^(proto/)?dims/v1/", "the wire contract", ("common/client", "rdim-server/services", "rdim-server")),
     (r"^grpc", "gRPC", ("common/client", "rdim-server/services", "rdim-server")),
     (r"^rocksdb/", "RocksDB", ("rdim-server/stores",)),
-    (r"^(sodium|openssl/)", "cryptography", ("common/crypto",)),
+    (r"^(sodium|gcrypt|openssl/)", "cryptography", ("common/crypto",)),
     (r"^nbdkit-(plugin|filter|common|version)\.h$", "nbdkit", ("nbdkit-ldim",)),
     (r"^libnbd\.h$", "libnbd", ("image-tools",)),
 )
