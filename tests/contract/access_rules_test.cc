@@ -10,8 +10,6 @@ using trust::Access;
 
 namespace {
 
-std::string field(ByteView bytes) { return std::string(as_text(bytes)); }
-
 struct Rules {
   OrgFixture f{seed()};
   ImageId hidden = f.random.id<ImageId>();

@@ -20,6 +20,9 @@
 
 namespace dims::test {
 
+// A message's field of bytes.
+inline std::string field(ByteView bytes) { return std::string(as_text(bytes)); }
+
 struct AccessWorld {
   // Without records there is no organisation; with a secret the server is prepared for one.
   explicit AccessWorld(const std::vector<Bytes>& records, const std::string& secret = {});

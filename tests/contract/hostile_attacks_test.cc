@@ -6,15 +6,6 @@ using namespace dims::test;
 
 namespace {
 
-std::string field_of(ByteView bytes) { return std::string(as_text(bytes)); }
-
-template <typename Message>
-Message parsed(const std::string& bytes) {
-  Message message;
-  message.ParseFromString(bytes);  // asserts nothing: gRPC's threads are no test's
-  return message;
-}
-
 struct Attack {
   HostileWorld w;
   ldim::SessionKeys disk_session = w.login(w.laptop, "disk");
@@ -26,8 +17,8 @@ struct Attack {
     const auto info = w.world->catalog->get_version(image, {}, sequence);
     REQUIRE(info.ok());
     v1::Version out;
-    out.set_id(field_of(info->id.view()));
-    out.set_record(field_of(info->record_bytes));
+    out.set_id(field(info->id.view()));
+    out.set_record(field(info->record_bytes));
     return out;
   }
   // An honest start, so that the folder knows the head.
@@ -174,8 +165,8 @@ TEST_CASE("a_fork_padded_with_a_child_of_the_known_version_is_another_history") 
     const Bytes bytes = format::encode_version(record, worker.keys->signing);
     parent = format::version_id(bytes);
     v1::Version version;
-    version.set_id(field_of(parent.view()));
-    version.set_record(field_of(bytes));
+    version.set_id(field(parent.view()));
+    version.set_record(field(bytes));
     fork.insert(fork.begin(), version);
   }
   for (const auto& list :
@@ -236,7 +227,7 @@ TEST_CASE("a_rollback_after_a_conflict_branch_is_seen") {
     a.w.proxy->set_liar([&, v2 = a.version(a.w.disk, 2)](const PassingReply& reply) {
       if (reply.method != "GetImage") return Told{{reply.message}, {}};
       auto image = parsed<v1::Image>(reply.message);
-      if (image.id() == field_of(a.w.disk.view())) {
+      if (image.id() == field(a.w.disk.view())) {
         image.set_head(v2.id());
         image.set_head_sequence(2);
       }
@@ -245,7 +236,7 @@ TEST_CASE("a_rollback_after_a_conflict_branch_is_seen") {
     a.w.proxy->set_interceptor(
         [&](const std::string& method, const std::string& request) -> std::optional<Told> {
           if (method != "Commit") return std::nullopt;
-          if (parsed<v1::CommitRequest>(request).image() != field_of(a.w.disk.view()))
+          if (parsed<v1::CommitRequest>(request).image() != field(a.w.disk.view()))
             return std::nullopt;
           v1::ErrorDetail detail;
           detail.set_code("conflict");
@@ -293,7 +284,7 @@ TEST_CASE("a_version_forged_with_our_commit_point_is_not_taken_for_ours") {
           if (method == "Commit") {
             const auto commit = parsed<v1::CommitRequest>(request);
             auto record = format::decode_version(as_bytes(commit.record()), false);
-            if (!record.ok() || commit.image() != field_of(a.w.scratch.view())) return std::nullopt;
+            if (!record.ok() || commit.image() != field(a.w.scratch.view())) return std::nullopt;
             if (zeros) {
               record->root = {};
             } else {
@@ -303,8 +294,8 @@ TEST_CASE("a_version_forged_with_our_commit_point_is_not_taken_for_ours") {
             }
             const Bytes bytes = format::encode_version(*record, forger);
             forged.emplace();
-            forged->set_id(field_of(format::version_id(bytes).view()));
-            forged->set_record(field_of(bytes));
+            forged->set_id(field(format::version_id(bytes).view()));
+            forged->set_record(field(bytes));
             return Told{{}, grpc::Status(grpc::StatusCode::ABORTED, "conflict")};
           }
           if (method == "GetVersion" && forged)
@@ -315,7 +306,7 @@ TEST_CASE("a_version_forged_with_our_commit_point_is_not_taken_for_ours") {
       const std::lock_guard lock(mutex);
       if (reply.method != "GetImage" || !forged) return Told{{reply.message}, {}};
       auto image = parsed<v1::Image>(reply.message);
-      if (image.id() == field_of(a.w.scratch.view())) image.set_head(forged->id());
+      if (image.id() == field(a.w.scratch.view())) image.set_head(forged->id());
       return Told{{image.SerializeAsString()}, {}};
     });
   }
@@ -323,7 +314,7 @@ TEST_CASE("a_version_forged_with_our_commit_point_is_not_taken_for_ours") {
 
 TEST_CASE("an_image_said_to_be_of_another_domain_gets_no_chunk_sealed_for_it") {
   Attack a;
-  const std::string organisation = field_of(a.w.f.domain.view());
+  const std::string organisation = field(a.w.f.domain.view());
   a.w.proxy->set_liar([&](const PassingReply& reply) {
     if (reply.method != "GetImage") return Told{{reply.message}, {}};
     auto image = parsed<v1::Image>(reply.message);
@@ -345,7 +336,7 @@ TEST_CASE("an_image_said_to_be_of_another_domain_gets_no_chunk_sealed_for_it") {
 TEST_CASE("a_wrong_certificate_or_no_grants_today_take_nothing_from_tomorrow") {
   Attack a;
   // No grants at all, and somebody else's certificate for whoever signed.
-  const auto session = field_of(a.disk_session.certificate);
+  const auto session = field(a.disk_session.certificate);
   a.w.proxy->set_liar([&](const PassingReply& reply) {
     if (reply.method == "GetGrants") return Told{{v1::GetGrantsReply().SerializeAsString()}, {}};
     if (reply.method != "GetSessions") return Told{{reply.message}, {}};
@@ -382,7 +373,7 @@ TEST_CASE("another_image_under_a_known_name_is_noticed") {
   a.w.proxy->set_liar([&](const PassingReply& reply) {
     if (reply.method != "GetImage") return Told{{reply.message}, {}};
     auto image = parsed<v1::Image>(reply.message);
-    if (image.name() == "disk") image.set_id(field_of(a.w.other.view()));
+    if (image.name() == "disk") image.set_id(field(a.w.other.view()));
     return Told{{image.SerializeAsString()}, {}};
   });
   a.w.next_minute();

@@ -10,15 +10,6 @@ using trust::KeyScope;
 
 namespace {
 
-std::string field_of(ByteView bytes) { return std::string(as_text(bytes)); }
-
-template <typename Message>
-Message parsed(const std::string& bytes) {
-  Message message;
-  message.ParseFromString(bytes);
-  return message;
-}
-
 // Bob: may read carol's disk, may write the common image.
 struct Member {
   HostileWorld w;
@@ -47,7 +38,7 @@ struct Member {
   }
   grpc::Status put_session(const trust::SessionCertificate& certificate) {
     v1::PutSessionRequest request;
-    request.set_certificate(field_of(trust::encode_session(certificate)));
+    request.set_certificate(field(trust::encode_session(certificate)));
     v1::PutSessionReply reply;
     return call(*w.world->people, &v1::Access::Stub::PutSession, request, &reply);
   }
@@ -68,7 +59,7 @@ struct Member {
   grpc::Status commit(const ImageId& image, const Bytes& record, const std::string& parent,
                       v1::CommitReply* reply) {
     v1::AcquireLeaseRequest lease;
-    lease.set_image(field_of(image.view()));
+    lease.set_image(field(image.view()));
     lease.set_session(std::string(16, 's'));
     lease.set_machine(std::string(16, 'm'));
     lease.set_machine_name("bob's");
@@ -77,21 +68,21 @@ struct Member {
     v1::Lease granted;
     const auto got = call(*w.world->dims, &v1::Dims::Stub::AcquireLease, lease, &granted);
     v1::CommitRequest request;
-    request.set_image(field_of(image.view()));
+    request.set_image(field(image.view()));
     request.set_lease(got.ok() ? granted.lease() : std::string(16, 'l'));
     request.set_token(granted.token());
     request.set_parent(parent);
-    request.set_record(field_of(record));
+    request.set_record(field(record));
     return call(*w.world->dims, &v1::Dims::Stub::Commit, request, reply);
   }
   // The server shows his version as the head, with that certificate.
   void show(const ImageId& image, const Bytes& record, const Bytes& certificate) {
     v1::Version version;
-    version.set_id(field_of(format::version_id(record).view()));
-    version.set_record(field_of(record));
+    version.set_id(field(format::version_id(record).view()));
+    version.set_record(field(record));
     const std::uint64_t sequence = format::decode_version(record, false)->sequence;
-    const std::string signer = field_of(session.public_key.view());
-    w.proxy->set_liar([=, id = field_of(image.view())](const PassingReply& reply) {
+    const std::string signer = field(session.public_key.view());
+    w.proxy->set_liar([=, id = field(image.view())](const PassingReply& reply) {
       if (reply.method == "GetImage") {
         auto info = parsed<v1::Image>(reply.message);
         if (info.id() != id) return Told{{reply.message}, {}};
@@ -102,7 +93,7 @@ struct Member {
       if (reply.method == "GetSessions" &&
           parsed<v1::GetSessionsRequest>(reply.request).session_keys(0) == signer) {
         v1::GetSessionsReply out;
-        out.add_certificates(field_of(certificate));
+        out.add_certificates(field(certificate));
         return Told{{out.SerializeAsString()}, {}};
       }
       return Told{{reply.message}, {}};
@@ -146,7 +137,7 @@ TEST_CASE("a_reader_signs_a_version_and_nobody_takes_it") {
   CHECK(!m.put_session(m.certificate({writes})).ok());  // claims more than he has
   REQUIRE(m.put_session(m.certificate({reads})).ok());
   v1::CommitReply reply;
-  const auto refused = m.commit(m.w.disk, bytes, field_of(record.parent.view()), &reply);
+  const auto refused = m.commit(m.w.disk, bytes, field(record.parent.view()), &reply);
   CHECK(refused.error_code() == grpc::StatusCode::PERMISSION_DENIED);
   CHECK(m.w.world->catalog->get_image(m.w.disk)->head_sequence == 3);
 
@@ -167,14 +158,12 @@ TEST_CASE("a_writer_replays_anothers_version_and_the_server_refuses_it") {
   const auto first = m.w.world->catalog->get_version(m.w.common, {}, 1);
   REQUIRE(first.ok());
   v1::CommitReply reply;
-  const auto refused =
-      m.commit(m.w.common, first->record_bytes, field_of(first->id.view()), &reply);
+  const auto refused = m.commit(m.w.common, first->record_bytes, field(first->id.view()), &reply);
   CHECK(!refused.ok());
   // Nor his own for another image's place.
   format::VersionRecord record = m.version_of(m.w.common, 2);
   record.image = m.w.disk;
-  CHECK(
-      !m.commit(m.w.common, m.signed_by_him(record), field_of(record.parent.view()), &reply).ok());
+  CHECK(!m.commit(m.w.common, m.signed_by_him(record), field(record.parent.view()), &reply).ok());
   CHECK(m.w.world->catalog->get_image(m.w.common)->head_sequence == 1);
 }
 
@@ -187,7 +176,7 @@ TEST_CASE("a_version_sealed_with_another_images_key_opens_for_nobody") {
                         m.w.random.id<Secret32>(), m.w.random);
   v1::CommitReply reply;
   const auto taken =
-      m.commit(m.w.common, m.signed_by_him(record), field_of(record.parent.view()), &reply);
+      m.commit(m.w.common, m.signed_by_him(record), field(record.parent.view()), &reply);
   INFO(taken.error_message());
   REQUIRE(taken.ok());
   const auto keys = m.w.login(m.w.laptop, "common");
@@ -207,10 +196,10 @@ TEST_CASE("an_object_under_anothers_id_is_refused_and_harms_nothing") {
   const auto stream = m.w.world->dims->Put(&context);
   v1::PutRequest request;
   request.set_request(1);
-  request.set_image(field_of(m.w.common.view()));
+  request.set_image(field(m.w.common.view()));
   auto* const key = request.add_keys();
-  key->set_domain(field_of(head->record.root.domain.view()));
-  key->set_id(field_of(head->record.root.id.view()));
+  key->set_domain(field(head->record.root.domain.view()));
+  key->set_id(field(head->record.root.id.view()));
   request.add_objects(std::string(600, 'x'));
   REQUIRE(stream->Write(request));
   v1::PutReply reply;
@@ -240,12 +229,12 @@ TEST_CASE("a_forged_log_record_is_refused_by_server_and_client") {
     const auto record = m.w.f.make(wish, m.w.f.bob.sign);
     v1::AppendLogRequest request;
     request.mutable_expected()->set_seq(m.w.f.log->position().seq);
-    request.mutable_expected()->set_hash(field_of(m.w.f.log->position().hash.view()));
-    request.add_records(field_of(record.bytes));
+    request.mutable_expected()->set_hash(field(m.w.f.log->position().hash.view()));
+    request.add_records(field(record.bytes));
     v1::AppendLogReply reply;
     CHECK(!m.call(*m.w.world->people, &v1::Access::Stub::AppendLog, request, &reply).ok());
 
-    m.w.proxy->set_liar([bytes = field_of(record.bytes)](const PassingReply& passing) {
+    m.w.proxy->set_liar([bytes = field(record.bytes)](const PassingReply& passing) {
       if (passing.method != "GetLog") return Told{{passing.message}, {}};
       auto page = parsed<v1::GetLogReply>(passing.message);
       page.add_records(bytes);
@@ -282,10 +271,10 @@ TEST_CASE("a_grant_that_is_not_his_to_make_is_refused_by_server_and_client") {
     Bytes bent = *honest;
     bent[at] ^= 1;
     v1::PutGrantsRequest request;
-    request.add_grants(field_of(bent));
+    request.add_grants(field(bent));
     v1::PutGrantsReply reply;
     CHECK(!m.call(*m.w.world->people, &v1::Access::Stub::PutGrants, request, &reply).ok());
-    m.w.proxy->set_liar([bytes = field_of(bent)](const PassingReply& passing) {
+    m.w.proxy->set_liar([bytes = field(bent)](const PassingReply& passing) {
       if (passing.method != "GetGrants") return Told{{passing.message}, {}};
       v1::GetGrantsReply only;
       only.add_grants(bytes);
@@ -318,7 +307,7 @@ TEST_CASE("another_writers_version_with_our_commit_point_is_not_taken_for_ours")
                                    const std::string& request) -> std::optional<Told> {
       const std::lock_guard lock(mutex);
       if (method == "Commit" &&
-          parsed<v1::CommitRequest>(request).image() == field_of(m.w.common.view())) {
+          parsed<v1::CommitRequest>(request).image() == field(m.w.common.view())) {
         const auto ours =
             format::decode_version(as_bytes(parsed<v1::CommitRequest>(request).record()), false);
         format::VersionRecord record = base;
@@ -328,8 +317,8 @@ TEST_CASE("another_writers_version_with_our_commit_point_is_not_taken_for_ours")
         format::seal_root_key(record, image_key, Secret32{}, m.w.random);
         const Bytes bytes = m.signed_by_him(record);
         forged.emplace();
-        forged->set_id(field_of(format::version_id(bytes).view()));
-        forged->set_record(field_of(bytes));
+        forged->set_id(field(format::version_id(bytes).view()));
+        forged->set_record(field(bytes));
         return Told{{}, grpc::Status(grpc::StatusCode::ABORTED, "conflict")};
       }
       if (method == "GetVersion" && forged)
@@ -340,12 +329,12 @@ TEST_CASE("another_writers_version_with_our_commit_point_is_not_taken_for_ours")
       const std::lock_guard lock(mutex);
       if (reply.method == "GetSessions") {
         v1::GetSessionsReply out;
-        out.add_certificates(field_of(his));
+        out.add_certificates(field(his));
         return Told{{out.SerializeAsString()}, {}};
       }
       if (reply.method != "GetImage" || !forged) return Told{{reply.message}, {}};
       auto image = parsed<v1::Image>(reply.message);
-      if (image.id() == field_of(m.w.common.view())) image.set_head(forged->id());
+      if (image.id() == field(m.w.common.view())) image.set_head(forged->id());
       return Told{{image.SerializeAsString()}, {}};
     });
     write_at(**disk, model, 4000, 9000, 0x21);

@@ -16,6 +16,13 @@
 
 namespace dims::test {
 
+template <typename Message>
+Message parsed(const std::string& bytes) {
+  Message message;
+  message.ParseFromString(bytes);  // asserts nothing: gRPC's threads are no test's
+  return message;
+}
+
 // Whoever waits for a server that never answers is told to stop.
 class Patience {
  public:

@@ -10,8 +10,6 @@ using namespace dims::trust;  // NOLINT: what these tests speak of
 
 inline constexpr const char* kSecret = "the one-time secret";
 
-inline std::string field(ByteView bytes) { return std::string(as_text(bytes)); }
-
 // An organisation that its first administrator makes over the wire.
 struct LoginWorld {
   AccessWorld world{{}, kSecret};
