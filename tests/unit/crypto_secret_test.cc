@@ -137,6 +137,47 @@ TEST_CASE("secret: what holds keys is locked and left out of core dumps") {
 }
 
 #ifndef DIMS_UNDER_ASAN
+TEST_CASE("secret: a cipher's key is nowhere but in locked memory") {
+  if (!crypto::memory_can_be_locked()) return;
+  // Only its complement stands here, or the search would find itself.
+  Secret32 inverse;
+  system_random().fill(inverse.mut());
+  const auto matches = [&](const std::uint8_t* at) {
+    for (std::size_t i = 0; i < Secret32::kBytes; ++i)
+      if (at[i] != static_cast<std::uint8_t>(~inverse.bytes[i])) return false;
+    return true;
+  };
+  Secret32 key;
+  for (std::size_t i = 0; i < Secret32::kBytes; ++i)
+    key.bytes[i] = static_cast<std::uint8_t>(~inverse.bytes[i]);
+  const crypto::PageCipher cipher(key);
+  crypto::wipe(key.mut());
+  Bytes text(4096, 5);
+  crypto::Tag tag;
+  cipher.seal(1, {}, text, text.data(), tag.data());
+  REQUIRE(cipher.open(1, {}, text, tag.data(), text.data()));
+  CHECK(text == Bytes(4096, 5));
+
+  std::vector<std::pair<std::uintptr_t, std::uintptr_t>> places;
+  std::ifstream maps("/proc/self/maps");
+  for (std::string line; std::getline(maps, line);) {
+    unsigned long from = 0, to = 0;
+    if (std::sscanf(line.c_str(), "%lx-%lx rw", &from, &to) == 2 &&
+        line.find(" rw") != std::string::npos && line.find("[v") == std::string::npos)
+      places.emplace_back(from, to);
+  }
+  int locked = 0, elsewhere = 0;
+  for (const auto& [from, to] : places) {
+    for (std::uintptr_t at = from; at + Secret32::kBytes <= to; at += 4) {
+      const auto* const bytes = reinterpret_cast<const std::uint8_t*>(at);
+      if (!matches(bytes)) continue;
+      ++(flags_of(bytes).find(" lo ") != std::string::npos ? locked : elsewhere);
+    }
+  }
+  CHECK(locked >= 2);  // the key itself and what was expanded from it
+  CHECK(elsewhere == 0);
+}
+
 TEST_CASE("secret: reading past its end or after it went is no reading") {
   CHECK(signal_of([] {
           SecretBytes secret(32);
