@@ -72,18 +72,16 @@ std::function<Status(const format::VersionRecord&)> signer_check(
   return [log = std::move(log), image, certificates = std::move(certificates), own,
           seen = std::make_shared<Seen>()](const format::VersionRecord& version) -> Status {
     if (version.signer == own) return ok_status();  // made here, by this very session
-    // A branch has no list of its own: who may write the image may write its branches.
-    format::VersionRecord as_home = version;
-    as_home.image = image;
     const std::lock_guard lock(seen->mutex);
     const auto known = seen->found.find(version.signer);
     Bytes bytes;
-    trust::OrgSigner policy(log->state(), [&](const trust::PublicKey& key) -> Result<Bytes> {
+    const auto source = [&](const trust::PublicKey& key) -> Result<Bytes> {
       if (known != seen->found.end()) return known->second;
       DIMS_ASSIGN(bytes, certificates(image, key));
       return bytes;
-    });
-    const Status checked = policy.check(as_home);
+    };
+    // Of the image or of a branch of it: who may write the one may write the other.
+    const Status checked = trust::OrgSigner(log->state(), image, source).check(version);
     // What does not convince is asked for again.
     if (checked.ok() && known == seen->found.end()) seen->found[version.signer] = bytes;
     return checked;

@@ -25,33 +25,42 @@ Status OrgSigner::check(const format::VersionRecord& record) {
   if (!bytes.ok()) return bytes.error();
   const auto certificate = decode_session(*bytes);
   if (!certificate.ok()) return certificate.error();
-  return check_version_signer(org_, record, *certificate);
+  return check_version_signer(org_, record, listed_, *certificate);
 }
 
 Status check_version_signer(const OrgState& org, const format::VersionRecord& record,
-                            const SessionCertificate& certificate) {
+                            const ImageId& listed, const SessionCertificate& certificate) {
   if (record.org != org.org()) return untrusted(record, "it is another organisation's");
   if (record.signer != certificate.session_key)
     return untrusted(record, "its certificate is another session's");
   DIMS_TRY(check_session(org, certificate));
   if (record.machine != certificate.machine)
     return untrusted(record, "it was made on another machine than its session's");
-  const bool writes = std::any_of(
-      certificate.images.begin(), certificate.images.end(), [&](const SessionImage& image) {
-        return image.image == record.image && image.access >= Access::kWrite;
-      });
+  const bool writes = std::any_of(certificate.images.begin(), certificate.images.end(),
+                                  [&](const SessionImage& image) {
+                                    return image.image == listed && image.access >= Access::kWrite;
+                                  });
   if (!writes) return untrusted(record, "its session may not write this image");
   const std::uint64_t time_s = record.time_unix_ns / 1'000'000'000;
   if (time_s + kClockSkew_s < certificate.from_unix_s ||
       time_s > certificate.to_unix_s + kClockSkew_s)
     return untrusted(record, "it was made outside its session's time");
-  const ScopeId id = scope_id(record.image);
+  const ScopeId id = scope_id(listed);
   const Epoch* const epoch = org.epoch(KeyScope::kImage, id, record.image_epoch);
   if (epoch == nullptr) return untrusted(record, "of an image epoch that the log does not know");
   if (certificate.position.seq < epoch->since_seq)
     return untrusted(record, "of an image epoch that began after its session");
   const Epoch* const next = org.epoch(KeyScope::kImage, id, record.image_epoch + 1);
-  if (next != nullptr && record.sequence > next->body.last_sequence)
+  const bool branch = !(record.image == listed);
+  if (!branch && next != nullptr && record.sequence > next->body.last_sequence)
+    return untrusted(record, "of an image epoch that had ended before it");
+  return ok_status();
+}
+
+Status may_commit(const OrgState& org, const format::VersionRecord& record, const ImageId& listed,
+                  const SessionCertificate& certificate) {
+  DIMS_TRY(check_version_signer(org, record, listed, certificate));
+  if (org.epoch(KeyScope::kImage, scope_id(listed), record.image_epoch + 1) != nullptr)
     return untrusted(record, "of an image epoch that had ended before it");
   return ok_status();
 }

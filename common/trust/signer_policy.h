@@ -4,9 +4,12 @@
 // certificate says that a writer of the image made it; and no version of an old image epoch beyond
 // the one at which the next epoch began, nor of an epoch that began after the certificate (so that
 // a removed member, or who has stolen an old key, and a server that helps him cannot go on).
-// The parent chain and what this machine knew before are the caller's to check, as before.
-// Threads: thread-safe as long as the log is not extended meanwhile. Ownership: borrows the state.
-// Errors: kUntrusted; what the certificate source returns; those of check_session().
+// A conflict branch has the access list and the epochs of the image that it branched from, but
+// numbers of its own: which of its versions were the last of an old epoch nobody has signed.
+// Reading takes all of them; may_commit() takes none under an old epoch. The parent chain and what
+// this machine knew before are the caller's to check, as before. Threads: thread-safe as long as
+// the log is not extended meanwhile. Ownership: borrows the state. Errors: kUntrusted; what the
+// certificate source returns; those of check_session().
 #pragma once
 
 #include <functional>
@@ -36,17 +39,24 @@ class OrgSigner : public SignerPolicy {
   // The encoded certificate of a session key: from the server, or from what is cached.
   using Certificates = std::function<Result<Bytes>(const PublicKey& session_key)>;
 
-  OrgSigner(const OrgState& org, Certificates certificates)
-      : org_(org), certificates_(std::move(certificates)) {}
+  // `listed`: as below.
+  OrgSigner(const OrgState& org, const ImageId& listed, Certificates certificates)
+      : org_(org), listed_(listed), certificates_(std::move(certificates)) {}
   Status check(const format::VersionRecord& record) override;
 
  private:
   const OrgState& org_;
+  ImageId listed_;
   Certificates certificates_;
 };
 
-// The part of it that needs no source; the server uses it with the certificate of the committer.
+// The part of it that needs no source. `listed`: the image whose access list and epochs count, the
+// record's own or the one that it branched from.
 Status check_version_signer(const OrgState& org, const format::VersionRecord& record,
-                            const SessionCertificate& certificate);
+                            const ImageId& listed, const SessionCertificate& certificate);
+
+// Whether it may become a version now: for the server, with the certificate of the committer.
+Status may_commit(const OrgState& org, const format::VersionRecord& record, const ImageId& listed,
+                  const SessionCertificate& certificate);
 
 }  // namespace dims::trust

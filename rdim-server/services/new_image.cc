@@ -146,10 +146,8 @@ Result<bool> may_name_version(ServiceContext& context, const ImageId& image,
 Status check_signer(ServiceContext& context, const Caller& caller,
                     const contract::CommitOrder& order) {
   if (context.gate.open_to_all()) return ok_status();
-  DIMS_ASSIGN(format::VersionRecord record, format::decode_version(order.record, false));
+  DIMS_ASSIGN(const format::VersionRecord record, format::decode_version(order.record, false));
   access::AccessControl& control = context.gate.control();
-  // A branch has the rights and epochs of what it branched from.
-  record.image = control.listed(record.image);
   DIMS_ASSIGN(const Bytes bytes, control.people().session(record.signer));
   const auto refused = [] {
     return make_error(ErrorCode::kPermissionDenied,
@@ -159,8 +157,14 @@ Status check_signer(ServiceContext& context, const Caller& caller,
   if (bytes.empty()) return refused();
   DIMS_ASSIGN(const trust::SessionCertificate session, trust::decode_session(bytes));
   if (!(session.user == caller.user)) return refused();
+  // A branch has the rights and epochs of what it branched from.
+  const ImageId listed = control.listed(record.image);
+  // Asked for again after a lost answer, it may be older than new keys.
+  const bool made =
+      context.catalog.get_version(order.image, format::version_id(order.record), 0).ok();
   return control.book().with([&](const trust::OrgState& org) {
-    return trust::check_version_signer(org, record, session);
+    return made ? trust::check_version_signer(org, record, listed, session)
+                : trust::may_commit(org, record, listed, session);
   });
 }
 

@@ -135,7 +135,7 @@ TEST_CASE("session: a right that is lost ends it now and leaves what was written
     change(s.f);
     REFUSED(check_session_use(s.f.state(), s.certificate, s.use()), ErrorCode::kPermissionDenied);
     MUST(check_session(s.f.state(), s.certificate));
-    MUST(check_version_signer(s.f.state(), s.version(), s.certificate));
+    MUST(check_version_signer(s.f.state(), s.version(), s.version().image, s.certificate));
   }
 }
 
@@ -151,9 +151,10 @@ TEST_CASE("version: another's, elsewhere, out of time is refused") {
   const auto refused = [&](auto change) {
     auto v = s.version();
     change(v);
-    REFUSED(check_version_signer(org, v, s.certificate), ErrorCode::kUntrusted);
+    REFUSED(check_version_signer(org, v, v.image, s.certificate), ErrorCode::kUntrusted);
   };
-  MUST(check_version_signer(org, s.version(), s.certificate));
+  MUST(check_version_signer(org, s.version(), s.f.image, s.certificate));
+  MUST(may_commit(org, s.version(), s.f.image, s.certificate));
   refused([&](auto& v) { v.org = {}; });
   refused([&](auto& v) { v.image = s.f.master; });
   refused([&](auto& v) { v.image = s.f.random.template id<ImageId>(); });
@@ -164,11 +165,11 @@ TEST_CASE("version: another's, elsewhere, out of time is refused") {
   refused([&](auto& v) { v.time_unix_ns -= (kClockSkew_s + 1) * 1'000'000'000; });
   refused([&](auto& v) { v.time_unix_ns += (3600 + kClockSkew_s + 1) * 1'000'000'000; });
 
-  OrgSigner none(org, [](const PublicKey&) -> Result<Bytes> {
+  OrgSigner none(org, s.f.image, [](const PublicKey&) -> Result<Bytes> {
     return make_error(ErrorCode::kNotFound, "no certificate");
   });
   REFUSED(none.check(s.version()), ErrorCode::kNotFound);
-  OrgSigner garbage(org, [](const PublicKey&) -> Result<Bytes> { return Bytes(10); });
+  OrgSigner garbage(org, s.f.image, [](const PublicKey&) -> Result<Bytes> { return Bytes(10); });
   REFUSED(garbage.check(s.version()), ErrorCode::kCorrupt);
   REFUSED(KeyFileSigner(s.f.alice.sign.public_key).check(s.version()), ErrorCode::kUntrusted);
 }
@@ -180,11 +181,11 @@ TEST_CASE("version: after a new epoch a removed writer and a helping server cann
   s.f.say(UserState{s.f.alice.user, UserStatus::kRemoved, Role::kUser}, s.f.admin.sign);
   s.f.say(epoch, s.f.admin.sign);
   auto v = s.version();
-  MUST(check_version_signer(s.f.state(), v, s.certificate));  // what he had made stays
+  MUST(check_version_signer(s.f.state(), v, v.image, s.certificate));  // what he had made stays
   v.sequence = 8;
-  REFUSED(check_version_signer(s.f.state(), v, s.certificate), ErrorCode::kUntrusted);
+  REFUSED(check_version_signer(s.f.state(), v, v.image, s.certificate), ErrorCode::kUntrusted);
   v.image_epoch = 2;
-  REFUSED(check_version_signer(s.f.state(), v, s.certificate), ErrorCode::kUntrusted);
+  REFUSED(check_version_signer(s.f.state(), v, v.image, s.certificate), ErrorCode::kUntrusted);
   // With his old keys he makes a new certificate, backdated to when he had the right.
   auto backdated = s.certificate;
   const auto key = new_signer(s.f.random);
@@ -195,6 +196,25 @@ TEST_CASE("version: after a new epoch a removed writer and a helping server cann
   v.signer = key.public_key;
   for (const std::uint32_t image_epoch : {1u, 2u}) {
     v.image_epoch = image_epoch;
-    REFUSED(check_version_signer(s.f.state(), v, backdated), ErrorCode::kUntrusted);
+    REFUSED(check_version_signer(s.f.state(), v, v.image, backdated), ErrorCode::kUntrusted);
   }
+}
+
+TEST_CASE("version: a branch longer than its image stays readable after new keys") {
+  SessionFixture s;
+  auto epoch = s.f.epoch(KeyScope::kImage, scope_id(s.f.image), 2);
+  epoch.last_sequence = 7;
+  auto v = s.version();
+  v.image = s.f.random.id<ImageId>();
+  v.sequence = 20;
+  MUST(may_commit(s.f.state(), v, s.f.image, s.certificate));
+  s.f.say(epoch, s.f.admin.sign);
+  MUST(check_version_signer(s.f.state(), v, s.f.image, s.certificate));
+  // But nothing new under the old keys, whatever its number.
+  for (const std::uint64_t sequence : {3u, 20u}) {
+    v.sequence = sequence;
+    REFUSED(may_commit(s.f.state(), v, s.f.image, s.certificate), ErrorCode::kUntrusted);
+  }
+  REFUSED(check_version_signer(s.f.state(), v, s.f.random.id<ImageId>(), s.certificate),
+          ErrorCode::kUntrusted);
 }

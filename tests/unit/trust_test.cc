@@ -122,7 +122,7 @@ TEST_CASE("session: a certificate lets its key write versions of its image") {
   version.machine = f.laptop.machine;
   version.signer = key.public_key;
   version.time_unix_ns = f.now_s * 1'000'000'000;
-  OrgSigner policy(f.state(), [&](const PublicKey&) -> Result<Bytes> { return bytes; });
+  OrgSigner policy(f.state(), f.image, [&](const PublicKey&) -> Result<Bytes> { return bytes; });
   MUST(policy.check(version));
   MUST(KeyFileSigner(key.public_key).check(version));
 }
