@@ -366,8 +366,14 @@ class GrpcAccess final : public AccessClient {
       const CallRegistry::Scope scope(calls_, context);
       const auto reader = ((*stub_).*method)(&context, request);
       Reply reply;
-      while (reader->Read(&reply)) sink(reply);
+      std::size_t bytes = 0;
+      while (bytes <= kListBytesMax && reader->Read(&reply)) {
+        sink(reply);
+        bytes += reply.ByteSizeLong();
+      }
+      if (bytes > kListBytesMax) context.TryCancel();
       const grpc::Status status = reader->Finish();
+      if (bytes > kListBytesMax) return endless_list("records", address_);
       if (status.ok()) return ok_status();
       // Refused before anything was sent.
       if (!status.error_message().starts_with(kLoginEnded) || attempt == 2) return failed(status);

@@ -152,6 +152,13 @@ v1::ErrorDetail to_detail(const Error& error) {
   return detail;
 }
 
+Error endless_list(const std::string& what, const std::string& where) {
+  return make_error(ErrorCode::kCorrupt,
+                    "server " + where + " sends a list of " + what + " longer than " +
+                        std::to_string(kListBytesMax / kMiB) + " MiB",
+                    "ask whoever runs the server");
+}
+
 Error from_grpc(const grpc::Status& status, const std::string& where) {
   v1::ErrorDetail detail;
   if (!status.error_details().empty() && detail.ParseFromString(status.error_details()) &&

@@ -6,6 +6,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include "common/base/result.h"
+#include "common/base/units.h"
 
 #include "dims/v1/dims.pb.h"
 
@@ -17,6 +18,11 @@ v1::ErrorDetail to_detail(const Error& error);
 // The error of a failed call; `where` names the server for people. Precondition: !status.ok().
 Error from_grpc(const grpc::Status& status, const std::string& where);
 grpc::Status to_grpc(const Error& error);
+
+// What is gathered of one stream before it is looked at: a list that a server makes longer is
+// refused. Far beyond any real one: 200,000 versions, a million records of a log.
+inline constexpr std::size_t kListBytesMax = 256 * kMiB;
+Error endless_list(const std::string& what, const std::string& where);
 
 // Of a call that our own shutdown ended.
 inline Error shut_down_error() {

@@ -268,12 +268,18 @@ Result<std::vector<VersionInfo>> GrpcRemote::list_versions(const ImageId& image,
   const auto stub = demand_->stub();
   const auto reader = stub->ListVersions(&context, request);
   std::vector<VersionInfo> versions;
+  std::size_t bytes = 0;
   std::optional<Error> bad;
   v1::Version version;
   while (reader->Read(&version)) {
     if (bad) continue;
     Result<VersionInfo> info = from_proto(version);
     if (info.ok() && limit != 0 && versions.size() == limit) info = another("list of versions");
+    // Newest first: so a list that begins again has an end.
+    if (info.ok() && !versions.empty() && info->record.sequence >= versions.back().record.sequence)
+      info = another("list of versions");
+    if ((bytes += version.ByteSizeLong()) > kListBytesMax)
+      info = endless_list("versions", options_.address);
     if (info.ok()) {
       versions.push_back(*std::move(info));
     } else {

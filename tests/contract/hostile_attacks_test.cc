@@ -1,4 +1,5 @@
 // What a clever server would try: lies that fit together. Names: situation_outcome.
+#include "common/client/access_client.h"
 #include "tests/contract/hostile_world.h"
 
 using namespace dims;
@@ -414,6 +415,40 @@ TEST_CASE("a_list_of_images_without_end_is_refused") {
   const auto endless = worker.remote->list_images();
   REQUIRE(!endless.ok());
   CHECK(endless.error().code == ErrorCode::kCorrupt);
+  a.w.proxy->honest();
+}
+
+TEST_CASE("a_list_of_versions_that_begins_again_is_refused") {
+  Attack a;
+  a.w.proxy->set_liar([](const PassingReply& reply) {
+    if (reply.method != "ListVersions") return Told{{reply.message}, {}};
+    return Told{{reply.message, reply.message}, {}};
+  });
+  auto worker = a.w.work(a.w.laptop, a.disk_session);
+  const auto again = worker.remote->list_versions(a.w.disk, 0);
+  REQUIRE(!again.ok());
+  CHECK(again.error().code == ErrorCode::kCorrupt);
+  a.w.proxy->honest();
+  CHECK(worker.remote->list_versions(a.w.disk, 0).ok());
+}
+
+TEST_CASE("a_log_without_end_is_refused_before_it_fills_the_memory") {
+  Attack a;
+  a.w.proxy->set_interceptor(
+      [](const std::string& method, const std::string&) -> std::optional<Told> {
+        if (method != "GetLog") return std::nullopt;
+        v1::GetLogReply part;
+        part.add_records(std::string(16 * kMiB, 'r'));
+        part.mutable_end()->set_seq(1'000'000);
+        part.mutable_end()->set_hash(std::string(32, 'h'));
+        return Told{std::vector<std::string>(40, part.SerializeAsString()), grpc::Status::OK};
+      });
+  auto access = client::AccessClient::connect(a.w.proxy->address(), {});
+  REQUIRE(access.ok());
+  const auto endless = (*access)->get_log(1);
+  REQUIRE(!endless.ok());
+  CHECK(endless.error().code == ErrorCode::kCorrupt);
+  CHECK(endless.error().message.find("longer than 256 MiB") != std::string::npos);
   a.w.proxy->honest();
 }
 
