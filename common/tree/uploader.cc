@@ -151,6 +151,9 @@ Status Uploader::send(const std::vector<SealedObject>& batch, bool nodes) {
     const auto stored = remote_.put(image_, items, options_.priority);
     if (!stored.ok()) return stored.error();
   }
+  if (options_.arrived != nullptr) {
+    for (const SealedObject& object : batch) *options_.arrived += object.bytes.size();
+  }
   const MutexLock lock(mutex_);
   counts_.present += batch.size() - items.size();
   counts_.sent += items.size();

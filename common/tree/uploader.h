@@ -8,6 +8,7 @@
 // finish(): nothing; the commit that follows makes it so.
 #pragma once
 
+#include <atomic>
 #include <deque>
 #include <set>
 #include <thread>
@@ -26,6 +27,7 @@ struct UploadOptions {
   std::size_t batch_bytes = kMiB;
   std::size_t max_bytes_in_flight = 16 * kMiB;
   std::size_t max_remembered_ids = 1 << 20;  // of objects this upload has handled, to skip repeats
+  std::atomic<std::uint64_t>* arrived = nullptr;  // counts bytes that the server has; borrowed
 };
 
 struct UploadCounts {

@@ -113,7 +113,10 @@ void Disk::make_write_back() {
       write_back);
   lease_->set_unsent([this] {
     const JournalStats stats = journal_->stats();
-    return stats.synced_epoch > state_->current().committed.epoch ? pending_.covered_bytes() : 0;
+    if (stats.synced_epoch <= state_->current().committed.epoch) return std::uint64_t{0};
+    // Less what has arrived of it, so that who waits for this machine sees it at work.
+    const std::uint64_t left = pending_.covered_bytes();
+    return left - std::min(left, write_back_->arrived());
   });
 }
 

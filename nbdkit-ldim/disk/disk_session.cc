@@ -111,7 +111,8 @@ Status Disk::start_new_session(bool online) {
 }
 
 // One writer at a time. A holder that does not renew (it crashed) is waited for; one that does is
-// asked to send and release, or pushed aside, only if this machine's user says so.
+// asked to send and release, or pushed aside, only if this machine's user says so; it is given up
+// when it has sent nothing for so long.
 Status Disk::take_lease() {
   auto lease = lease_->ensure();
   if (lease.ok() || is_away(lease.error())) return ok_status();
@@ -124,12 +125,13 @@ Status Disk::take_lease() {
   const std::chrono::milliseconds longest =
       asks ? options_.hand_off_wait
            : std::min(info.holder->expires_in + std::chrono::seconds(1), kLongestWait);
-  const auto give_up = environment_.clock.boottime() + longest;
+  auto give_up = environment_.clock.boottime() + longest;
   spdlog::warn("waiting up to {} s for the lease: {}", longest.count() / 1000,
                lease.error().to_string());
   constexpr std::chrono::milliseconds kPause{250};
   constexpr int kLookEvery = 8;
   auto left = info.holder->expires_in;
+  std::uint64_t to_send = info.holder->unsent_bytes;
   for (int round = 1; environment_.clock.boottime() < give_up; ++round) {
     lease = lease_->acquire(asks ? LeaseKeeper::LeaseAsk::kHandOff : LeaseKeeper::LeaseAsk::kPlain);
     if (lease.ok()) return ok_status();
@@ -140,6 +142,9 @@ Status Disk::take_lease() {
     if (asks) {
       spdlog::warn("{} still has {} bytes to send", now->holder->machine_name,
                    now->holder->unsent_bytes);
+      // A thin line is not a dead one: as long as it sends it is waited for.
+      if (now->holder->unsent_bytes < to_send) give_up = environment_.clock.boottime() + longest;
+      to_send = now->holder->unsent_bytes;
     } else if (now->holder->expires_in > left) {
       break;  // it renews: whoever has it is at work
     }

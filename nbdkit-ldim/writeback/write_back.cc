@@ -281,7 +281,9 @@ Result<bool> WriteBack::attempt(const CommitId& through) {
   {
     const format::DomainKey domain_key = key->domain_key();
     const tree::Cutter cutter(domain_key, state.tree.chunk_mean_bytes);
+    arrived_ = 0;
     tree::UploadOptions upload;
+    upload.arrived = &arrived_;
     tree::Uploader uploader(parts_.remote, state.image, upload);
     const CommitParts commit_parts{parts_.journal, parts_.reader,    parts_.fetcher,
                                    parts_.cache,   domain_key,       cutter,

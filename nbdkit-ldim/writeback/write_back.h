@@ -128,6 +128,9 @@ class WriteBack {
   // Called under hold().
   Status rescue();
   WriteBackStats stats() const;
+  // Of the commit that is being sent: bytes that the server has, sealed and compressed. For
+  // progress.
+  std::uint64_t arrived() const { return arrived_; }
 
  private:
   void run();
@@ -166,6 +169,7 @@ class WriteBack {
   std::condition_variable changed_;
   bool stop_ = false;
   bool requested_ = false;
+  std::atomic<std::uint64_t> arrived_{0};
   std::string hand_over_to_;                      // who asked; empty: nobody
   std::optional<std::uint64_t> hand_over_epoch_;  // what must be committed before, once known
   std::chrono::nanoseconds oldest_unsent_{0};     // 0: nothing unsent

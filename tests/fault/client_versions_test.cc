@@ -250,3 +250,43 @@ TEST_CASE("a_dead_holders_lease_ends_and_the_next_machine_starts") {
   DiskFixture::sync(*next);
   CHECK(difference(head_content(remote, t.key.key, "disk"), guest) == "");
 }
+
+TEST_CASE("a_holder_that_still_sends_is_waited_for_and_one_that_does_not_is_given_up") {
+  DiskFixture t;
+  t.options.lease = ldim::LeaseKeeper::LeaseAsk::kHandOff;
+  t.options.hand_off_wait = std::chrono::milliseconds(3000);
+  for (const bool sends : {true, false}) {
+    FakeRemote remote;
+    commit_content(remote, t.key.key, "disk", random_content(t.random, kMiB), t.random);
+    FakeRemote holder(remote.shared_server());
+    const auto image = holder.find_image("disk");
+    REQUIRE(image.ok());
+    contract::LeaseRequest request;
+    request.image = image->id;
+    request.machine = t.random.id<MachineId>();
+    request.machine_name = "holder";
+    request.session = t.random.id<SessionId>();
+    auto grant = holder.acquire_lease(request);
+    REQUIRE(grant.ok());
+    grant->unsent_bytes = 10 * kMiB;
+    REQUIRE(holder.renew_lease(image->id, *grant).ok());
+    std::atomic<bool> over{false};
+    // For three times as long as may be waited for one that sends nothing.
+    std::thread work([&] {
+      const auto from = std::chrono::steady_clock::now();
+      while (!over && std::chrono::steady_clock::now() - from < std::chrono::seconds(9)) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(200));
+        if (sends) grant->unsent_bytes -= kPageBytes;
+        (void)holder.renew_lease(image->id, *grant).ok();
+      }
+      if (sends) (void)holder.release_lease(image->id, *grant).ok();
+    });
+    io::MemoryFileSystem fs;
+    const auto disk = t.try_open(fs, remote);
+    over = true;
+    work.join();
+    INFO((sends ? "sends" : "does not send"));
+    CHECK(disk.ok() == sends);
+    if (!disk.ok()) CHECK(disk.error().code == ErrorCode::kLeaseHeld);
+  }
+}

@@ -231,8 +231,9 @@ Status FakeServer::check_lease_locked(const Image& image, const LeaseId& lease,
 
 Result<LeaseGrant> FakeServer::renew_lease(const ImageId& id, const LeaseGrant& lease) {
   std::lock_guard lock(mutex_);
-  DIMS_ASSIGN(const Image* image, image_locked(id));
+  DIMS_ASSIGN(Image* const image, image_locked(id));
   DIMS_TRY(check_lease_locked(*image, lease.lease, lease.token));
+  image->holder.unsent_bytes = lease.unsent_bytes;
   return LeaseGrant{lease.lease, lease.token, kLeaseTerm};
 }
 

@@ -75,7 +75,7 @@ def run(world):
     write(world, guest, model, 2 * part, part // 2)  # no flush: the hand-off seals it
     check_equal(link.ask()["connections"], connections, "connections that alpha has made since")
 
-    beta = world.disk(link, key, "disk", "cache-b", machine="beta", lease="hand-off", hand_off_wait="600s", read_ahead="no",
+    beta = world.disk(link, key, "disk", "cache-b", machine="beta", lease="hand-off", read_ahead="no",
                       connect_wait="120s")
     other = beta.connect()
     watch.say(f"beta's session begins after the hand-off of {part >> 11} KiB")
