@@ -25,7 +25,7 @@ Status run_export(Session& session, const ExportCommand& command) {
   const std::string name = command.name.substr(0, at);
   const std::string which = at == std::string::npos ? std::string() : command.name.substr(at + 1);
   if (!session.is_member()) DIMS_TRY(session.key());  // names the mistake before it connects
-  DIMS_ASSIGN(contract::Remote* const remote, session.remote());
+  DIMS_ASSIGN(contract::Remote* const remote, session.patient_remote());
   DIMS_ASSIGN(const contract::ImageInfo image, remote->find_image(name));
   DIMS_ASSIGN(const format::KeyFile key, session.key_for(image, trust::Access::kRead));
   DIMS_TRY(transfer::check_key(key, image));

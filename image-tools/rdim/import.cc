@@ -114,7 +114,7 @@ Status import(Session& session, const ImportCommand& command) {
   }
   options.chunk_mean_bytes = static_cast<std::uint32_t>(mean);
   DIMS_ASSIGN(const format::KeyFile key, keys_for(session, command, options));
-  DIMS_ASSIGN(contract::Remote* const remote, session.remote());
+  DIMS_ASSIGN(contract::Remote* const remote, session.patient_remote());
   DIMS_ASSIGN(const auto source,
               media::open_source(command.source, {command.format, options.threads + 1}));
   Result<transfer::ImportReport> report = [&] {

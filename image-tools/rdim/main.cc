@@ -51,6 +51,9 @@ rdim::ExitCode run(int argc, char** argv) {
       ->envname("RDIM_USER");
   app.add_option("--passphrase", session.options.people.passphrase,
                  "Where the passphrase comes from: - (asked), +FILE, -FD");
+  app.add_option("--server-wait", session.options.server_wait,
+                 "How long an import or export waits for a server that goes away meanwhile")
+      ->capture_default_str();
   app.add_option("-o,--output", session.options.output, "plain or json, errors included")
       ->check(CLI::IsMember({"plain", "json"}));
   app.footer(

@@ -2,10 +2,12 @@
 
 #include <unistd.h>
 
+#include "common/base/parse.h"
 #include "common/client/admin.h"
 #include "common/client/client.h"
 #include "common/crypto/hash.h"
 #include "common/io/file.h"
+#include "image-tools/transfer/patient_remote.h"
 
 namespace dims::rdim {
 namespace {
@@ -86,6 +88,17 @@ Result<contract::Remote*> Session::remote() {
   DIMS_ASSIGN(remote_, client::connect(wanted));
   listen_for_interrupt();
   return remote_.get();
+}
+
+Result<contract::Remote*> Session::patient_remote() {
+  DIMS_ASSIGN(const std::chrono::milliseconds patience, parse_duration(options.server_wait));
+  DIMS_ASSIGN(contract::Remote* const server, remote());
+  DIMS_TRY(server->hello());
+  if (!patient_) {
+    patient_ =
+        std::make_unique<transfer::PatientRemote>(*server, patience, system_clock(), progress);
+  }
+  return patient_.get();
 }
 
 Result<contract::Admin*> Session::admin() {

@@ -24,6 +24,7 @@ struct GlobalOptions {
   std::string server;
   std::string key_path;
   std::string output = "plain";
+  std::string server_wait = "2m";
   PeopleOptions people;
 };
 
@@ -40,6 +41,9 @@ class Session {
 
   // Connects at the first call. kInvalidArgument if no server is named.
   Result<contract::Remote*> remote();
+  // The same for a transfer that waits for a server that goes away in the middle; one that is away
+  // now is an error at once.
+  Result<contract::Remote*> patient_remote();
   // The same for the administrators' calls.
   Result<contract::Admin*> admin();
   // Who runs this, by --user or by an earlier login. kInvalidArgument with --key.
@@ -60,6 +64,7 @@ class Session {
   transfer::Who who_;
   std::unique_ptr<People> people_;
   std::unique_ptr<contract::Remote> remote_;
+  std::unique_ptr<contract::Remote> patient_;  // before it
   std::unique_ptr<contract::Admin> admin_;
 };
 

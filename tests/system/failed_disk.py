@@ -34,7 +34,7 @@ def run(world):
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     since = server.log.stat().st_size
     big = sources.random_file(world.path("big.src"), 48 * MIB, world.rng)
-    code, out, err = world.run(*world.rdim_command(server, key, "image", "import", big, "big"), check_code=None)
+    code, out, err = world.run(*world.rdim_command(server, key, "--server-wait", "0", "image", "import", big, "big"), check_code=None)
     check(code != 0, "an import into a store whose disk fails was a success")
     try:
         code = server.process.wait(60)
