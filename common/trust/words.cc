@@ -76,7 +76,7 @@ crypto::SecretBytes words_of(ByteView entropy) {
     unsigned bits = 0;
     for (unsigned i = 0; i < kBitsAWord; ++i) {
       const std::size_t bit = place * kBitsAWord + i;
-      bits = bits << 1 | ((all.view()[bit / 8] >> (7 - bit % 8)) & 1u);
+      bits = bits << 1 | (std::uint32_t{all.view()[bit / 8]} >> (7 - bit % 8) & 1u);
     }
     const std::array<std::size_t, 4> v{bits >> 8, bits >> 6 & 3, bits >> 2 & 15, bits & 3};
     if (place > 0) text.mut()[at++] = ' ';

@@ -73,22 +73,28 @@ set(dims_pch_std <algorithm> <array> <atomic> <chrono> <condition_variable> <cst
     <variant> <vector> <spdlog/spdlog.h>)
 set(dims_pch_grpc ${dims_pch_std} <grpcpp/grpcpp.h> [["dims/v1/access.grpc.pb.h"]] [["dims/v1/dims.grpc.pb.h"]])
 set(dims_pch_test ${dims_pch_std} <fstream> <sstream> <nlohmann/json.hpp> <catch2/catch.hpp>)
+set(dims_pch_grpc_test ${dims_pch_grpc} <fstream> <sstream> <nlohmann/json.hpp> <catch2/catch.hpp>)
 set(dims_pch_definitions
     $<TARGET_PROPERTY:spdlog::spdlog,INTERFACE_COMPILE_DEFINITIONS> $<TARGET_PROPERTY:fmt::fmt,INTERFACE_COMPILE_DEFINITIONS>)
 set(dims_quick_options $<$<CONFIG:RelWithDebInfo>:-O1>)  # tests, command lines: quicker to build than to run
+set(dims_test_options ${dims_quick_options})
+if(DIMS_SANITIZE)
+  set(dims_test_options $<$<CONFIG:RelWithDebInfo>:-O0>)  # a quarter of the time; what they test stays as it is
+endif()
 # Precompiled headers must be compiled with the flags of those who use them.
 set(CMAKE_CXX_COMPILE_OPTIONS_PIE ${CMAKE_CXX_COMPILE_OPTIONS_PIC})
 
 # The headers' own targets, after the top of the repository has said where its includes are.
 function(dims_make_pch)
   file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/pch/empty.cc CONTENT "")
-  foreach(which std grpc test)
+  foreach(which std grpc test grpc_test)
     add_library(dims_pch_${which} OBJECT EXCLUDE_FROM_ALL ${CMAKE_BINARY_DIR}/pch/empty.cc)
     target_precompile_headers(dims_pch_${which} PRIVATE ${dims_pch_${which}})
     target_link_libraries(dims_pch_${which} PRIVATE dims_warnings spdlog::spdlog)
     target_compile_definitions(dims_pch_${which} PRIVATE ${dims_pch_definitions})
   endforeach()
-  target_compile_options(dims_pch_test PRIVATE ${dims_quick_options})
+  target_compile_options(dims_pch_test PRIVATE ${dims_test_options})
+  target_compile_options(dims_pch_grpc_test PRIVATE ${dims_test_options})
 endfunction()
 
 function(dims_use_pch target which)
@@ -99,7 +105,7 @@ function(dims_use_pch target which)
 endfunction()
 
 # Our own code: warnings as errors, includes from the top of the repository, several sources at a time.
-# dims_own(TARGET [std|grpc|test]): the precompiled header, if not the usual one.
+# dims_own(TARGET [std|grpc|test|grpc_test]): the precompiled header, if not the usual one.
 function(dims_own target)
   set(pch ${ARGN})
   if(NOT pch)
@@ -107,8 +113,8 @@ function(dims_own target)
   endif()
   target_link_libraries(${target} PRIVATE dims_warnings)
   target_include_directories(${target} PUBLIC ${PROJECT_SOURCE_DIR})
-  if(pch STREQUAL test)
-    target_compile_options(${target} PRIVATE ${dims_quick_options})
+  if(pch MATCHES "test$")
+    target_compile_options(${target} PRIVATE ${dims_test_options})
   endif()
   dims_use_pch(${target} ${pch})
   if(DIMS_UNITY)
@@ -145,6 +151,8 @@ function(dims_test name)
   cmake_parse_arguments(ARG "" "PCH;TIMEOUT;LABELS" "SOURCES;DEPS" ${ARGN})
   if(NOT ARG_PCH)
     set(ARG_PCH test)
+  elseif(DIMS_SANITIZE AND ARG_PCH STREQUAL grpc)
+    set(ARG_PCH grpc_test)
   endif()
   add_executable(${name} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE dims_catch_main ${ARG_DEPS})

@@ -3,6 +3,7 @@
 
 #include "tests/crash/journal_model.h"
 #include "tests/support/seed.h"
+#include "tests/support/sizes.h"
 
 using namespace dims;
 using namespace dims::test;
@@ -51,8 +52,10 @@ TEST_CASE("an_error_at_any_call_loses_nothing_promised") {
     calls = disk.calls();
   }
   REQUIRE(calls > 100);
-  std::uint64_t hits = 0;
-  for (std::uint64_t index = 0; index < calls; ++index) {
+  const Calls which = calls_to_fail();
+  std::uint64_t hits = 0, tried = 0;
+  for (std::uint64_t index = which.first; index < calls; index += which.step) {
+    ++tried;
     for (const SimFault fault : {SimFault::kIo, SimFault::kSpace, SimFault::kShort}) {
       JournalModel model(7);
       SimFileSystem disk;
@@ -81,5 +84,5 @@ TEST_CASE("an_error_at_any_call_loses_nothing_promised") {
       }
     }
   }
-  CHECK(hits == calls * 3);
+  CHECK(hits == tried * 3);
 }

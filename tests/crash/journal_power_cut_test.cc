@@ -13,6 +13,7 @@
 
 #include "tests/crash/journal_model.h"
 #include "tests/support/seed.h"
+#include "tests/support/sizes.h"
 
 using namespace dims;
 using namespace dims::test;
@@ -21,7 +22,7 @@ namespace {
 
 std::uint64_t states_wanted() {
   const char* given = std::getenv("DIMS_CRASH_STATES");
-  return given != nullptr ? std::strtoull(given, nullptr, 0) : 20000;
+  return given != nullptr ? std::strtoull(given, nullptr, 0) : rounds(20'000, 20'000);
 }
 
 // Opens what a cut left, with up to two more cuts or kills while it recovers; then looks at every

@@ -22,7 +22,7 @@ def all_files(root):
     """Every file below root, as paths relative to it with forward slashes."""
     for folder, names, files in os.walk(root):
         names[:] = sorted(name for name in names if not SKIPPED.match(name))
-        for name in sorted(files):
+        for name in sorted(set(files) - {".git"}):  # a file where the tree is a second one of its repository
             yield pathlib.Path(folder, name).relative_to(root).as_posix()
 
 

@@ -257,7 +257,7 @@ class Damaged {
 }  // namespace
 
 TEST_CASE("damage_anywhere_never_gives_the_guest_a_wrong_byte") {
-  const std::uint64_t wanted = size_of(5000, 100000);
+  const std::uint64_t wanted = test::rounds(5000, 100000);
   Totals totals;
   while (totals.damages() < wanted) {
     const std::uint64_t seed = test::seed() + totals.worlds;

@@ -101,7 +101,7 @@ void run_world(std::uint64_t seed, int steps, std::uint64_t& faults, std::uint64
 }  // namespace
 
 TEST_CASE("a_broken_network_loses_nothing_and_makes_no_conflict") {
-  const std::uint64_t wanted = size_of(2000, 50000);
+  const std::uint64_t wanted = test::rounds(2000, 50000);
   std::uint64_t faults = 0;
   std::uint64_t versions = 0;
   std::uint64_t rounds = 0;

@@ -1,4 +1,4 @@
-// What every simulation shares: the size knob, one clock, clocks that are off, a generator for
+// What every simulation shares: one clock, clocks that are off, a generator for
 // several threads.
 //
 // Threads: thread-safe. Units: nanoseconds. A simulation prints its seed; DIMS_TEST_SEED=N repeats
@@ -12,16 +12,9 @@
 
 #include "common/base/clock.h"
 #include "tests/support/seed.h"
+#include "tests/support/sizes.h"
 
 namespace dims::sim {
-
-// DIMS_TEST_SIZE: small (what CI runs), large, or a number.
-inline std::uint64_t size_of(std::uint64_t small, std::uint64_t large) {
-  const char* given = std::getenv("DIMS_TEST_SIZE");
-  if (given == nullptr || std::string(given) == "small") return small;
-  if (std::string(given) == "large") return large;
-  return std::strtoull(given, nullptr, 10);
-}
 
 // Time stands still but for advance().
 class SimClock : public Clock {

@@ -58,7 +58,7 @@ void crash(World& world, SimMachine& machine) {
 }  // namespace
 
 TEST_CASE("every_version_that_the_server_showed_is_a_flush_point_of_the_guest") {
-  const std::uint64_t wanted = size_of(1000, 10000);
+  const std::uint64_t wanted = test::rounds(1000, 10000);
   std::uint64_t commits = 0;
   std::uint64_t versions = 0;
   std::uint64_t crashes = 0;

@@ -129,7 +129,7 @@ class Writers {
 }  // namespace
 
 TEST_CASE("several_writers_never_commit_with_a_stale_token_and_lose_nothing_flushed") {
-  const std::uint64_t wanted = size_of(1000, 20000);
+  const std::uint64_t wanted = test::rounds(1000, 20000);
   Totals totals;
   while (totals.pauses < wanted) {
     const std::uint64_t seed = test::seed() + totals.worlds;

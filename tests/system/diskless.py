@@ -28,7 +28,7 @@ def run(world):
     handle = disk.connect()
     check_disk(handle, model, "diskless, before any write")
     head = 1
-    for round_number in range(world.size(8, 60)):
+    for round_number in range(world.times(8, 60)):
         for _ in range(world.rng.randrange(1, 40)):
             count = world.rng.choice([1, 512, 4096, 30000, 65536])
             offset = world.rng.randrange(size - count)

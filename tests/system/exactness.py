@@ -117,7 +117,7 @@ def check_nbdcopy(world, disk, model, name):
 
 
 def one_kind(world, server, key, name, source):
-    requests = world.size(200, 4000)
+    requests = world.times(200, 4000)
     size = os.path.getsize(source)
     report = world.import_image(server, key, source, name)
     check_equal(report["image_bytes"], size, f"{name}: image_bytes of the import")

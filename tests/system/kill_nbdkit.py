@@ -92,7 +92,7 @@ def read_all(handle, size):
 
 def one_pair(world, number):
     """A server and a disk of their own, killed again and again."""
-    kills = world.size(200, 2000) // PAIRS
+    kills = world.times(200, 2000) // PAIRS
     server = world.server(f"rdim{number}")
     key = world.key(f"key{number}")
     source = sources.random_file(world.path(f"disk{number}.src"), SIZE, world.rng)

@@ -74,7 +74,7 @@ def committed_version(disk):
 
 
 def run(world):
-    kills = world.size(8, 100)
+    kills = world.times(8, 100)
     size = 16 * MIB
     server = world.server()
     key = world.key()

@@ -64,7 +64,8 @@ def run(world):
     ann.rdim("image", "rm", "big", "--yes")
     time.sleep(2.5)  # longer than the grace: what is being uploaded stays
     org.admin.rdim("gc", "run")
-    check(stored() < 3 * MIB, f"{stored()} bytes are stored after the collection")
+    # The disk's own MiB may have come already: it tries again by itself.
+    check(stored() < 4 * MIB, f"{stored()} bytes are stored after the collection")
     disk.sync()
     check_equal(bytes(handle.pread(MIB, 8 * MIB)), data, "what was written beyond the quota")
     disk.leave(handle)

@@ -41,7 +41,7 @@ def check_head(world, server, key, name, model, what):
 
 
 def one_story(world, server, key, name, other_stays):
-    rounds = world.size(60, 2000)
+    rounds = world.times(60, 2000)
     source = sources.random_file(world.path(f"{name}.src"), SIZE, world.rng)
     world.import_image(server, key, source, name)
     mine = Model(world.path(f"{name}.mine"), copy_of=source)

@@ -23,6 +23,13 @@
 #endif
 #endif
 
+// Sanitizers put an mlock() that does nothing in the place of the C library's.
+#if defined(DIMS_UNDER_ASAN) || defined(__SANITIZE_THREAD__)
+constexpr bool kMlockIsReal = false;
+#else
+constexpr bool kMlockIsReal = true;
+#endif
+
 using namespace dims;
 using crypto::SecretBytes;
 using crypto::SecretKey;
@@ -132,7 +139,8 @@ TEST_CASE("secret: what holds keys is locked and left out of core dumps") {
     const std::string flags = flags_of(where);
     if (flags.empty()) return;  // this kernel does not say
     CHECK(flags.find(" dd ") != std::string::npos);
-    if (crypto::memory_can_be_locked()) CHECK(flags.find(" lo ") != std::string::npos);
+    if (kMlockIsReal && crypto::memory_can_be_locked())
+      CHECK(flags.find(" lo ") != std::string::npos);
   }
 }
 

@@ -97,6 +97,10 @@ class World:
         """A knob: one value for CI, one by hand."""
         return large if self.large else small
 
+    def times(self, small, large):
+        """How often something is repeated. A sanitizer makes each time long and finds nothing new in the hundredth."""
+        return max(small // 4, min(small, 4)) if self.sanitize and not self.large else self.size(small, large)
+
     # --- processes ---
 
     def start(self, command, log, env=None):
@@ -114,7 +118,8 @@ class World:
         if preload and self.sanitize:  # nbdkit itself is not built with it
             library = "libtsan.so" if "thread" in self.sanitize else "libasan.so"
             found = subprocess.run(["gcc", f"-print-file-name={library}"], capture_output=True, text=True, check=True)
-            env["LD_PRELOAD"] = found.stdout.strip()
+            first = self.build / "lib" / "libdims_asan_first.so"  # tests/support/asan_first.cc
+            env["LD_PRELOAD"] = ":".join([found.stdout.strip(), *([str(first)] if first.exists() else [])])
             # What nbdkit and its libraries never free is not ours.
             env["ASAN_OPTIONS"] = ":".join(filter(None, (env.get("ASAN_OPTIONS"), "detect_leaks=0")))
         env.update(more or {})
