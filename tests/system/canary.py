@@ -45,7 +45,7 @@ def spellings(needles):
 
 def dump(world, disk, name):
     """What root's debugger sees of a live process; None where that is not to be had."""
-    if shutil.which("gcore") is None:
+    if shutil.which("gcore") is None or world.sanitize:  # terabytes of shadows, and memory that was freed is kept
         return None
     subprocess.run(["gcore", "-o", world.path(name), str(disk.process.pid)], stdin=subprocess.DEVNULL, capture_output=True,
                    timeout=600, check=False)

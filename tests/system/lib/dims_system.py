@@ -118,7 +118,7 @@ class World:
         if preload and self.sanitize:  # nbdkit itself is not built with it
             library = "libtsan.so" if "thread" in self.sanitize else "libasan.so"
             found = subprocess.run(["gcc", f"-print-file-name={library}"], capture_output=True, text=True, check=True)
-            first = self.build / "lib" / "libdims_asan_first.so"  # tests/support/asan_first.cc
+            first = self.build / "lib" / "libdims_sanitizer_first.so"  # tests/support/sanitizer_first.cc
             env["LD_PRELOAD"] = ":".join([found.stdout.strip(), *([str(first)] if first.exists() else [])])
             # What nbdkit and its libraries never free is not ours.
             env["ASAN_OPTIONS"] = ":".join(filter(None, (env.get("ASAN_OPTIONS"), "detect_leaks=0")))

@@ -1,4 +1,4 @@
-// Starts AddressSanitizer before any library's constructor, in programs that are not built with it.
+// Starts the sanitizer before any library's constructor, in programs that are not built with it.
 //
 // nbdkit gets it preloaded, and it would start at the first malloc: that of p11-kit's constructor,
 // inside newlocale(), which holds the C library's lock of locales. Starting asks dlerror(), which
