@@ -21,6 +21,14 @@ namespace {
 constexpr std::size_t kListBytesMax = 4 * kMiB;
 constexpr int kLockTries = 100;
 
+// Binds what is known of an image to its name and to this machine: else one of the user's images
+// could be put where another was, and would open under its name.
+Digest image_mark(const Secret32& machine, const std::string& name, const KnownImage& image) {
+  const Secret32 mark = crypto::prf(machine, "known-image",
+                                    {as_bytes(name), image.image.view(), image.domain.view()});
+  return *Digest::from_view(mark.view());
+}
+
 std::string environment(const char* name) {
   const char* const value = std::getenv(name);
   return value == nullptr ? std::string() : std::string(value);
@@ -219,13 +227,14 @@ Status MachineFolder::keep_certificate(const trust::PublicKey& session, ByteView
 
 Result<KnownImage> MachineFolder::image(const std::string& name) const {
   const std::string path = file_of("images", as_bytes(name));
-  const auto bytes = io::read_file(io::posix_file_system(), path, 64);
+  const auto bytes = io::read_file(io::posix_file_system(), path, 256);
   KnownImage out;
   if (bytes.ok()) {
     Reader r(*bytes);
     out.image = r.id<ImageId>();
     out.domain = r.id<DomainId>();
-    if (r.at_end()) return out;
+    const auto mark = r.id<Digest>();
+    if (r.at_end() && mark == image_mark(machine_->secret.key(), name, out)) return out;
   }
   return make_error(ErrorCode::kNotFound, "this machine has never had image '" + name + "'",
                     "log in once with the server reachable");
@@ -236,6 +245,7 @@ Status MachineFolder::keep_image(const std::string& name, const KnownImage& imag
   Writer w(bytes);
   w.id(image.image);
   w.id(image.domain);
+  w.id(image_mark(machine_->secret.key(), name, image));
   return keep(file_of("images", as_bytes(name)), bytes);
 }
 
