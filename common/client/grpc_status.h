@@ -20,7 +20,7 @@ Error from_grpc(const grpc::Status& status, const std::string& where);
 grpc::Status to_grpc(const Error& error);
 
 // What is gathered of one stream before it is looked at: a list that a server makes longer is
-// refused. Far beyond any real one: 200,000 versions, a million records of a log.
+// refused. Far beyond any real one.
 inline constexpr std::size_t kListBytesMax = 256 * kMiB;
 Error endless_list(const std::string& what, const std::string& where);
 

@@ -13,16 +13,6 @@ using contract::ImageInfo;
 using contract::LeaseGrant;
 using contract::VersionInfo;
 
-namespace {
-
-const Error& error_of(const Status& status) { return status.error(); }
-template <typename T>
-const Error& error_of(const Result<T>& result) {
-  return result.error();
-}
-
-}  // namespace
-
 bool PatientRemote::again(const Error& error, int attempt) {
   if (error.code != ErrorCode::kUnavailable || patience_.count() == 0) return false;
   const auto give_up = answered_.load() + patience_;
@@ -43,7 +33,7 @@ template <typename Call>
 auto PatientRemote::patiently(const Call& call) -> decltype(call()) {
   for (int attempt = 0;; ++attempt) {
     auto answer = call();
-    if (answer.ok() || !again(error_of(answer), attempt)) {
+    if (answer.ok() || !again(answer.error(), attempt)) {
       if (answer.ok()) answered_ = clock_.boottime();
       if (answer.ok() && told_.exchange(false)) spdlog::warn("the server answers again");
       return answer;
