@@ -219,6 +219,7 @@ PageCacheStats PageCacheImpl::stats() {
                                        current_->filling.next_record);
   }
   stats.limit_bytes = limit_now_;
+  stats.free_pages = free_pages();
   return stats;
 }
 

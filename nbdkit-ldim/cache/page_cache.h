@@ -40,7 +40,8 @@ struct PageCacheOptions {
 struct PageCacheStats {
   std::uint64_t bytes = 0;  // space held by segment and index files
   std::uint64_t limit_bytes = 0;
-  std::uint64_t pages = 0;  // present
+  std::uint64_t free_pages = 0;  // at least so many can be put in before anything is evicted
+  std::uint64_t pages = 0;       // present
   std::uint64_t objects = 0;
   std::uint64_t damaged_pages = 0;   // failed their check since open
   std::uint64_t evicted_pages = 0;   // dropped to make room since open

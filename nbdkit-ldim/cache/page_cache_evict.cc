@@ -22,6 +22,18 @@ bool PageCacheImpl::room_for_segment() const {
   return bytes_ + segment_bytes_ <= limit_now_;
 }
 
+// What the current segment has left, and the segments that can be started before
+// make_room_ahead() evicts one. The end of each may be too short for an object.
+std::uint64_t PageCacheImpl::free_pages() const {
+  static constexpr std::uint64_t kWaste = kCacheMaxObjectPages - 1;
+  const auto usable = [](std::uint64_t slots) { return slots - std::min(slots, kWaste); };
+  std::uint64_t pages = 0;
+  if (current_ != nullptr) pages += usable(capacity_pages_ - current_->filling.next_slot);
+  const std::uint64_t segments = (limit_now_ - std::min(limit_now_, bytes_)) / segment_bytes_;
+  if (segments > 1) pages += (segments - 1) * usable(capacity_pages_);
+  return pages;
+}
+
 // After the disk was short: takes the limit back up step by step while there is ample room.
 bool PageCacheImpl::grow_limit() {
   if (limit_now_ >= options_.limit_bytes) return false;

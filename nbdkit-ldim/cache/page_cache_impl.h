@@ -69,6 +69,7 @@ class PageCacheImpl : public PageCache {
   Status start_segment();
   void close_current();
   bool room_for_segment() const;
+  std::uint64_t free_pages() const;  // the caller holds fill_mutex_ alone
   bool grow_limit();
   void make_room_ahead();
   void give_way();

@@ -4,12 +4,16 @@
 
 #include <algorithm>
 
+#include "nbdkit-ldim/cache/cache_format.h"
+
 namespace dims::ldim {
 namespace {
 
 constexpr std::chrono::milliseconds kTick{250};
 constexpr std::chrono::seconds kQuiet{2};
 constexpr std::uint64_t kStepPages = 256;  // 1 MiB: what a guest's read may have to wait behind
+// What a step may put in: chunks that reach beyond it on both sides, and the tree's nodes.
+constexpr std::uint64_t kStepRoomPages = kStepPages + 3 * kCacheMaxObjectPages;
 
 }  // namespace
 
@@ -66,18 +70,23 @@ void Fill::step() {
     const MutexLock lock(mutex_);
     at = progress_.pages_done;
   }
-  const PageCacheStats cache = parts_.cache.stats();
-  const bool no_room = cache.bytes > cache.limit_bytes / 10 * 9;
+  bool no_room = false;
   std::uint64_t to = at;
   const auto stretch = parts_.tree.stretch(at, FetchWait::kDoNotWait);
-  if (!no_room && stretch.ok()) {
+  if (stretch.ok()) {
     // Large runs of zeros are one step.
     const std::uint64_t stretch_end = stretch->first_page + stretch->page_count;
     const std::uint64_t end = stretch->leaf == nullptr ? stretch_end : at + kStepPages;
-    to = std::min(parts_.disk_pages, end);
-    if (!parts_.reader.ensure({at, to - at}, contract::Priority::kPrefetch, FetchWait::kDoNotWait)
-             .ok())
-      to = at;
+    const PageRange pages{at, std::min(parts_.disk_pages, end) - at};
+    bool here = false;
+    if (parts_.cache.stats().free_pages >= kStepRoomPages) {
+      here = parts_.reader.ensure(pages, contract::Priority::kPrefetch, FetchWait::kDoNotWait).ok();
+    } else {  // what is fetched now would push out what the guest has read
+      const auto all_here = parts_.reader.all_here(pages);
+      here = all_here.ok() && *all_here;
+      no_room = all_here.ok() && !*all_here;
+    }
+    if (here) to = pages.end();
   }
   const bool done = to >= parts_.disk_pages;
   if (done) (void)parts_.cache.sync().ok();

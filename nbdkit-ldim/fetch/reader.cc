@@ -174,6 +174,12 @@ Status BaseReader::ensure(PageRange pages, contract::Priority priority, FetchWai
   return ok_status();
 }
 
+Result<bool> BaseReader::all_here(PageRange pages) {
+  std::vector<Missing> missing;
+  DIMS_TRY(collect(pages, nullptr, FetchWait::kDoNotWait, missing));
+  return missing.empty();
+}
+
 namespace {
 
 // Nodes that are here already; an absent one ends the walk.

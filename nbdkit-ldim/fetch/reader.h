@@ -37,6 +37,8 @@ class BaseReader {
   Status read(ByteRange range, std::uint8_t* out, FetchWait wait, bool* missed);
   // Brings absent chunks of a page range into the cache.
   Status ensure(PageRange pages, contract::Priority priority, FetchWait wait);
+  // Whether ensure() would have nothing to do. Without the server.
+  Result<bool> all_here(PageRange pages);
   // Walks the base tree without the server. verify: opens every page, not only looks it up.
   Result<Presence> presence(bool verify);
 
