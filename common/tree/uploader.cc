@@ -16,7 +16,8 @@ Uploader::~Uploader() {
     const MutexLock lock(mutex_);
     stop_ = true;
   }
-  changed_.notify_all();
+  work_.notify_all();
+  answered_.notify_all();
   for (std::thread& thread : threads_) thread.join();
 }
 
@@ -42,9 +43,9 @@ Status Uploader::add(SealedObject object) {
   const bool full = bytes_in_flight_ >= options_.max_bytes_in_flight;
   if (full || chunk_bytes_ >= options_.batch_bytes || chunks_.size() >= options_.batch_objects ||
       nodes_.size() >= options_.batch_objects) {
-    changed_.notify_all();
+    work_.notify_one();
   }
-  changed_.wait(lock, [&]() DIMS_REQUIRES(mutex_) {
+  answered_.wait(lock, [&]() DIMS_REQUIRES(mutex_) {
     return bytes_in_flight_ < options_.max_bytes_in_flight || !failure_.ok() || stop_;
   });
   return failure_;
@@ -53,8 +54,8 @@ Status Uploader::add(SealedObject object) {
 Status Uploader::finish() {
   MutexLock lock(mutex_);
   flushing_ = true;
-  changed_.notify_all();
-  changed_.wait(lock, [&]() DIMS_REQUIRES(mutex_) {
+  work_.notify_all();
+  answered_.wait(lock, [&]() DIMS_REQUIRES(mutex_) {
     return (chunks_.empty() && nodes_.empty() && busy_ == 0) || !failure_.ok();
   });
   flushing_ = false;
@@ -103,7 +104,7 @@ void Uploader::run() {
     std::uint64_t first_number = 0;
     bool nodes = false;
     std::vector<SealedObject> batch;
-    changed_.wait(lock, [&]() DIMS_REQUIRES(mutex_) {
+    work_.wait(lock, [&]() DIMS_REQUIRES(mutex_) {
       if (stop_) return true;
       batch = take_locked(&first_number, &nodes);
       return !batch.empty();
@@ -131,7 +132,8 @@ void Uploader::run() {
       sending_.erase(sending_.find(first_number));
     }
     if (!status.ok() && failure_.ok()) failure_ = status;
-    changed_.notify_all();
+    answered_.notify_all();
+    work_.notify_one();  // there may be nodes now that waited for these chunks, and chunks beside
   }
 }
 

@@ -71,7 +71,8 @@ class Uploader {
   const UploadOptions options_;
 
   Mutex mutex_;
-  Condition changed_;
+  Condition work_;      // there may be a batch to send
+  Condition answered_;  // a batch has been answered: there is room, or all is done
   std::uint64_t next_number_ DIMS_GUARDED_BY(mutex_) = 0;
   Queue chunks_ DIMS_GUARDED_BY(mutex_);
   Queue nodes_ DIMS_GUARDED_BY(mutex_);

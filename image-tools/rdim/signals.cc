@@ -4,9 +4,6 @@
 #include <signal.h>
 #include <unistd.h>
 
-#include <cerrno>
-#include <ctime>
-
 #include "image-tools/rdim/output.h"
 
 namespace dims::rdim {
@@ -30,6 +27,7 @@ Signals::Signals() {
 
 Signals::~Signals() {
   stop_ = true;
+  ::pthread_kill(thread_.native_handle(), SIGTERM);  // wakes it; nobody else sees it
   thread_.join();
 }
 
@@ -44,9 +42,10 @@ void Signals::clear() { on_interrupt(nullptr, nullptr); }
 
 void Signals::run() {
   const sigset_t set = watched();
-  while (!stop_) {
-    const timespec pause{0, 50 * 1000 * 1000};
-    if (::sigtimedwait(&set, nullptr, &pause) < 0) continue;
+  for (;;) {
+    int number = 0;
+    ::sigwait(&set, &number);
+    if (stop_) return;
     const std::lock_guard lock(mutex_);
     ++count_;
     // Nothing to stop, or asked three times.

@@ -50,7 +50,8 @@ void StretchReader::fail(const Error& error) {
 }
 
 void StretchReader::work() {
-  Bytes buffer(kStretchBytes);
+  PageBuffer memory(kStretchBytes);
+  const MutByteView buffer = memory.view();
   // How far the fastest thread may run ahead of the slowest.
   const std::uint64_t window = 4 * std::uint64_t{options_.threads};
   for (;;) {
@@ -115,7 +116,7 @@ Result<std::optional<StretchReader::Plan>> StretchReader::plan_locked() {
   return std::optional<Plan>(std::move(plan));
 }
 
-Status StretchReader::read(const Plan& plan, Bytes& buffer) {
+Status StretchReader::read(const Plan& plan, MutByteView buffer) {
   std::uint64_t at = plan.offset;
   const auto place = [&](std::uint64_t offset) {
     return static_cast<std::size_t>(offset - plan.offset);
@@ -123,8 +124,7 @@ Status StretchReader::read(const Plan& plan, Bytes& buffer) {
   for (const ByteRange& data : plan.data) {
     std::fill(buffer.begin() + static_cast<std::ptrdiff_t>(place(at)),
               buffer.begin() + static_cast<std::ptrdiff_t>(place(data.offset)), std::uint8_t{0});
-    DIMS_TRY(
-        source_.read_at(data.offset, MutByteView(buffer).subspan(place(data.offset), data.count)));
+    DIMS_TRY(source_.read_at(data.offset, buffer.subspan(place(data.offset), data.count)));
     counts_.read_bytes += data.count;
     at = data.end();
   }
@@ -132,12 +132,11 @@ Status StretchReader::read(const Plan& plan, Bytes& buffer) {
   return ok_status();
 }
 
-Result<StretchReader::Stretch> StretchReader::seal(const Plan& plan, const Bytes& buffer) {
+Result<StretchReader::Stretch> StretchReader::seal(const Plan& plan, ByteView buffer) {
   Stretch stretch;
   const std::uint64_t end = std::min(plan.offset + kStretchBytes, source_.bytes());
   stretch.pages = {page_of(plan.offset), pages_for(end - plan.offset)};
-  const ByteView pages =
-      ByteView(buffer).first(static_cast<std::size_t>(stretch.pages.count * kPageBytes));
+  const ByteView pages = buffer.first(static_cast<std::size_t>(stretch.pages.count * kPageBytes));
   for (const PageRange& chunk : cutter_.cut(pages)) {
     if (progress_.cancel) return cancelled();
     format::SealedObject object = format::seal_chunk(

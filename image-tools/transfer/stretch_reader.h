@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "common/base/mutex.h"
+#include "common/base/page_buffer.h"
 #include "common/tree/cutter.h"
 #include "common/tree/editor.h"
 #include "common/tree/uploader.h"
@@ -63,8 +64,8 @@ class StretchReader {
   void work();
   // The next stretch with data; nullopt at the end. Under mutex_.
   Result<std::optional<Plan>> plan_locked() DIMS_REQUIRES(mutex_);
-  Status read(const Plan& plan, Bytes& buffer);
-  Result<Stretch> seal(const Plan& plan, const Bytes& buffer);
+  Status read(const Plan& plan, MutByteView buffer);
+  Result<Stretch> seal(const Plan& plan, ByteView buffer);
   void fail(const Error& error);
 
   media::Source& source_;

@@ -4,10 +4,18 @@
 #include <array>
 #include <cstring>
 
+#include "common/base/page_buffer.h"
+
 namespace dims::ldim {
 namespace {
 
 constexpr std::uint32_t kSealRunPages = 32;  // as many pages as an ordinary object has at most
+
+// What lies in a file of this thread's run of pages: aligned, whatever the caller's buffer is.
+PageBuffer& sealed_run() {
+  static thread_local PageBuffer run(kSealRunPages * kPageBytes);
+  return run;
+}
 
 std::string path_of(const std::string& folder, CacheFileKind kind, std::uint64_t sequence) {
   return folder + "/" + cache_file_name(kind, sequence);
@@ -90,7 +98,7 @@ Result<std::shared_ptr<CacheSegment>> CacheSegment::open(io::FileSystem& fs,
 }
 
 Status CacheSegment::write(std::uint32_t record_number, const CacheRecord& record, ByteView data) {
-  static thread_local Bytes sealed(kSealRunPages * kPageBytes);
+  PageBuffer& sealed = sealed_run();
   std::array<std::uint8_t, kCacheMaxObjectPages * crypto::kTagBytes> tags;
   CachePageAd ad(header_.owner, record.object);
   for (std::uint32_t done = 0; done < record.pages;) {
@@ -103,7 +111,7 @@ Status CacheSegment::write(std::uint32_t record_number, const CacheRecord& recor
                           sealed.data() + i * kPageBytes, tags.data() + page * crypto::kTagBytes);
     }
     DIMS_TRY(data_->write_at(cache_page_offset(header_.capacity_pages, record.first_slot + done),
-                             ByteView(sealed).first(run * kPageBytes)));
+                             sealed.view().first(run * kPageBytes)));
     done += run;
   }
   DIMS_TRY(data_->write_at(cache_tag_offset(record.first_slot),
@@ -135,13 +143,20 @@ Status CacheSegment::read_tags(std::uint32_t slot, MutByteView tags, TagMemory* 
 
 Status CacheSegment::read_and_open(const ObjectId& object, std::uint32_t slot,
                                    std::uint32_t first_page, ByteView tags, MutByteView out) const {
-  DIMS_TRY(data_->read_at(cache_page_offset(header_.capacity_pages, slot), out));
+  const auto pages = static_cast<std::uint32_t>(out.size() / kPageBytes);
+  PageBuffer& sealed = sealed_run();
   CachePageAd ad(header_.owner, object);
-  for (std::uint32_t i = 0; i < out.size() / kPageBytes; ++i) {
+  for (std::uint32_t i = 0; i < pages; ++i) {
+    const std::uint32_t in_run = i % kSealRunPages;
+    if (in_run == 0) {
+      DIMS_TRY(
+          data_->read_at(cache_page_offset(header_.capacity_pages, slot + i),
+                         sealed.view().first(std::min(kSealRunPages, pages - i) * kPageBytes)));
+    }
     ad.set_page(first_page + i);
-    std::uint8_t* page = out.data() + i * kPageBytes;
-    if (!keys_->pages().open(cache_nonce(header_.sequence, slot + i), ad.view(), {page, kPageBytes},
-                             tags.data() + i * crypto::kTagBytes, page)) {
+    if (!keys_->pages().open(cache_nonce(header_.sequence, slot + i), ad.view(),
+                             sealed.view().subspan(in_run * kPageBytes, kPageBytes),
+                             tags.data() + i * crypto::kTagBytes, out.data() + i * kPageBytes)) {
       return make_error(ErrorCode::kCorrupt, "page " + std::to_string(first_page + i) +
                                                  " of object " + object.short_hex() + " in " +
                                                  data_->path() + " fails its check");
