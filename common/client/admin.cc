@@ -8,10 +8,11 @@
 #include "dims/v1/dims.grpc.pb.h"
 
 namespace dims::client {
-namespace {
 
 using namespace contract;  // NOLINT: this file speaks of nothing else
 using Stub = v1::Dims::Stub;
+
+namespace {
 
 CheckFinding from_proto(const v1::CheckFinding& finding) {
   return {finding.code(), static_cast<Severity>(finding.severity()),

@@ -38,13 +38,12 @@ DimsService::Unary* DimsService::GetImage(Context* context, const v1::GetImageRe
     // Where rights are asked for, an image that is not there is one that he may not see.
     return context_.gate.open_to_all() ? image.error() : access::denied();
   };
-  return run(Rpc::kGetImage, context, named,
-             [this, request, reply, named](const access::Caller&) -> Status {
-               DIMS_ASSIGN(const ImageId id, named());
-               DIMS_ASSIGN(const contract::ImageInfo image, context_.catalog.get_image(id));
-               to_proto(image, reply);
-               return ok_status();
-             });
+  return run(Rpc::kGetImage, context, named, [this, reply, named](const access::Caller&) -> Status {
+    DIMS_ASSIGN(const ImageId id, named());
+    DIMS_ASSIGN(const contract::ImageInfo image, context_.catalog.get_image(id));
+    to_proto(image, reply);
+    return ok_status();
+  });
 }
 
 DimsService::Unary* DimsService::ListImages(Context* context, const v1::ListImagesRequest* request,

@@ -54,7 +54,7 @@ class Relay : public std::enable_shared_from_this<Relay> {
     void OnReadDone(bool ok) override { relay.client_said(ok); }
     void OnWriteDone(bool ok) override { relay.client_has(ok); }
     void OnCancel() override { relay.up_context_.TryCancel(); }
-    void OnDone() override { const auto last = std::move(keep); }
+    void OnDone() override { relay.let_go(keep); }
     Relay& relay;
     std::shared_ptr<Relay> keep;
   };
@@ -64,12 +64,18 @@ class Relay : public std::enable_shared_from_this<Relay> {
     void OnWriteDone(bool /*ok*/) override { relay.server_has(); }
     void OnDone(const grpc::Status& status) override {
       relay.server_ended(status);
-      const auto last = std::move(keep);
+      relay.let_go(keep);
     }
     Relay& relay;
     std::shared_ptr<Relay> keep;
   };
 
+  // gRPC orders the end of a call behind all its callbacks; the lock says so to a race detector.
+  void let_go(std::shared_ptr<Relay>& share) {
+    std::shared_ptr<Relay> last;
+    const std::lock_guard lock(mutex_);
+    last = std::move(share);
+  }
   void client_said(bool ok) {
     const std::lock_guard lock(mutex_);
     if (ok) {

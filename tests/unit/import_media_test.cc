@@ -170,9 +170,11 @@ TEST_CASE("other formats are written and read back through qemu-nbd") {
 }
 
 TEST_CASE("programs that are missing or fail are named") {
+#if !defined(__SANITIZE_THREAD__)  // it makes a fork of vfork: the child's failure is not seen
   const auto missing = media::run({"dims-no-such-program"});
   REQUIRE(!missing.ok());
   CHECK(missing.error().message.find("dims-no-such-program") != std::string::npos);
+#endif
   const auto failed = media::run({"sh", "-c", "echo out; echo err >&2; exit 3"});
   REQUIRE(failed.ok());
   CHECK(failed->exit_code == 3);
