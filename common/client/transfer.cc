@@ -210,14 +210,17 @@ Result<std::uint64_t> Transfer::put(const RequestLimits& limits, const ImageId& 
         request.add_objects(item.object.data(), item.object.size());
       }
       DIMS_TRY(open.send(std::move(request), sent, count, std::move(hold)));
-      counters_.bytes_sent += bytes;
-      counters_.objects_sent += count;
       sent += count;
     }
     DIMS_ASSIGN(const v1::PutReply reply, open.take());
-    if (open.find(reply.request()) == nullptr) return misbehaved("a reply to no request");
+    const auto* const slice = open.find(reply.request());
+    if (slice == nullptr) return misbehaved("a reply to no request");
+    const auto answered = items.subspan(slice->first, slice->count);
     open.close(reply.request());
     if (reply.has_error()) return from_detail(reply.error());
+    // Counted when it has arrived: what a server refuses again and again is no progress.
+    for (const auto& item : answered) counters_.bytes_sent += item.object.size();
+    counters_.objects_sent += answered.size();
     stored += reply.stored();
   }
   return stored;

@@ -133,7 +133,7 @@ struct RemoteStoreInfo {
 
 struct RemoteCounters {
   std::uint64_t bytes_received = 0;  // of objects
-  std::uint64_t bytes_sent = 0;
+  std::uint64_t bytes_sent = 0;      // and taken by the server
   std::uint64_t objects_received = 0;
   std::uint64_t objects_sent = 0;
   bool connected = false;

@@ -138,6 +138,8 @@ void Uploader::run() {
 }
 
 Status Uploader::send(const std::vector<SealedObject>& batch, bool nodes) {
+  if (options_.cancel != nullptr && *options_.cancel)
+    return make_error(ErrorCode::kCancelled, "the upload was given up");
   std::vector<format::ObjectKey> keys;
   keys.reserve(batch.size());
   for (const SealedObject& object : batch) keys.push_back(object.ref.object_key());

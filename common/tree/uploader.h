@@ -28,6 +28,7 @@ struct UploadOptions {
   std::size_t max_bytes_in_flight = 16 * kMiB;
   std::size_t max_remembered_ids = 1 << 20;  // of objects this upload has handled, to skip repeats
   std::atomic<std::uint64_t>* arrived = nullptr;  // counts bytes that the server has; borrowed
+  const std::atomic<bool>* cancel = nullptr;      // once true nothing more is sent; borrowed
 };
 
 struct UploadCounts {

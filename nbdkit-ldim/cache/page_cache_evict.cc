@@ -96,14 +96,13 @@ Status PageCacheImpl::start_segment() {
 void PageCacheImpl::make_room_ahead() {
   std::uint32_t budget_pages = capacity_pages_ / 2;
   for (;;) {
-    if (room_for_segment()) {
-      if (table_.size() <= kMaxSegments) return;
-    } else if (grow_limit()) {
-      continue;
-    }
-    const SegmentPtr victim = table_.oldest(current_.get());
+    const bool room = room_for_segment();
+    if (room && table_.size() <= kMaxSegments) return;
+    if (!room && grow_limit()) continue;
+    // Too many, not too large: what a short run left behind moves, and nothing is lost.
+    const SegmentPtr victim = room ? shortest() : table_.oldest(current_.get());
     if (victim == nullptr) return;
-    evict(victim, Carry::kUsed, budget_pages);
+    evict(victim, room ? Carry::kAll : Carry::kUsed, budget_pages);
   }
 }
 
@@ -121,10 +120,21 @@ void PageCacheImpl::give_way() {
   limit_now_ = std::min(limit_now_, bytes_);
 }
 
+PageCacheImpl::SegmentPtr PageCacheImpl::shortest() const {
+  SegmentPtr found;
+  const auto segments = table_.all();
+  const std::lock_guard lock(fill_mutex_);
+  for (const SegmentPtr& segment : segments) {
+    if (segment == current_) continue;
+    if (found == nullptr || segment->filling.bytes < found->filling.bytes) found = segment;
+  }
+  return found;
+}
+
 void PageCacheImpl::evict(const SegmentPtr& victim, Carry carry, std::uint32_t& budget_pages) {
   wait_for_writers(victim);
-  if (carry == Carry::kUsed && budget_pages != 0) {
-    const std::uint32_t carried = carry_over(*victim, budget_pages);
+  if (carry != Carry::kNothing && budget_pages != 0) {
+    const std::uint32_t carried = carry_over(*victim, carry, budget_pages);
     budget_pages -= std::min(budget_pages, carried);
     carried_pages_.fetch_add(carried, std::memory_order_relaxed);
     if (carried != 0) {
@@ -141,7 +151,8 @@ void PageCacheImpl::evict(const SegmentPtr& victim, Carry carry, std::uint32_t& 
   evicted_pages_.fetch_add(drop(victim), std::memory_order_relaxed);
 }
 
-std::uint32_t PageCacheImpl::carry_over(const CacheSegment& victim, std::uint32_t budget_pages) {
+std::uint32_t PageCacheImpl::carry_over(const CacheSegment& victim, Carry carry,
+                                        std::uint32_t budget_pages) {
   struct Candidate {
     CacheRecord record;
     PackedPlace place;
@@ -156,7 +167,7 @@ std::uint32_t PageCacheImpl::carry_over(const CacheSegment& victim, std::uint32_
       return;  // dropped or superseded
     }
     const unsigned score = at->place.lives() + (victim.was_used(record.first_slot) ? 2 : 0);
-    if (score != 0) candidates.push_back({record, at->place, score});
+    if (score != 0 || carry == Carry::kAll) candidates.push_back({record, at->place, score});
   });
   std::stable_sort(candidates.begin(), candidates.end(),
                    [](const Candidate& a, const Candidate& b) { return a.score > b.score; });
@@ -175,9 +186,9 @@ std::uint32_t PageCacheImpl::carry_over(const CacheSegment& victim, std::uint32_
     }
     Slots slots;
     if (!take_slots(pages, slots)) break;  // filled by others meanwhile
-    // Being used saves it this time; else it costs a life.
+    // Being used saves it this time; else it costs a life. Being moved for order's sake costs none.
     const bool used = victim.was_used(candidate.record.first_slot);
-    const unsigned lives = candidate.place.lives() - (used ? 0 : 1);
+    const unsigned lives = candidate.place.lives() - (used || carry == Carry::kAll ? 0 : 1);
     const Status written = write_object(slots, candidate.record.object, data, lives);
     if (written) {
       index_.move(index_.key_of(candidate.record.object), candidate.place,

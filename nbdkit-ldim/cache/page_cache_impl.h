@@ -47,7 +47,7 @@ class PageCacheImpl : public PageCache {
     std::uint32_t first_slot = 0;
     std::uint32_t record_number = 0;
   };
-  enum class Carry { kNothing, kUsed };
+  enum class Carry { kNothing, kUsed, kAll };
 
   std::shared_ptr<const CacheKeys> keys_of(const CacheSalt& salt);
   // Drops a damaged object if it still is at this place; false if it was dropped before.
@@ -69,12 +69,13 @@ class PageCacheImpl : public PageCache {
   Status start_segment();
   void close_current();
   bool room_for_segment() const;
+  SegmentPtr shortest() const;       // but for the current one
   std::uint64_t free_pages() const;  // the caller holds fill_mutex_ alone
   bool grow_limit();
   void make_room_ahead();
   void give_way();
   void evict(const SegmentPtr& victim, Carry carry, std::uint32_t& budget_pages);
-  std::uint32_t carry_over(const CacheSegment& victim, std::uint32_t budget_pages);
+  std::uint32_t carry_over(const CacheSegment& victim, Carry carry, std::uint32_t budget_pages);
   // Forgets the segment and removes its files; returns how many pages that cost.
   std::uint64_t drop(const SegmentPtr& victim);
   void wait_for_writers(const SegmentPtr& segment);

@@ -144,6 +144,7 @@ class Disk {
   // disk_io.cc
   Status append(WriteKind kind, ByteRange range, ByteView data, bool fua);
   Status make_room(const Error& full, RoomWait& wait, unsigned round);
+  bool away_for_long(bool connected);
   Status allowed();  // an error once halted
   bool quitting() const { return environment_.quitting && environment_.quitting(); }
   Status check_range(ByteRange range) const;
@@ -156,6 +157,7 @@ class Disk {
   void close_session_if_sent();
   void note_client_alive();
   void keep_alive_note();
+  void tell_late();
 
   class Request;  // counts a request in and out; waits while quiesced
   void enter();
@@ -197,12 +199,14 @@ class Disk {
   std::atomic<int> in_flight_{0};
   std::chrono::nanoseconds hold_until_{0};
   std::atomic<bool> halted_{false};
-  Error halted_why_;  // under gate_mutex_
+  Error halted_why_;                                                 // under gate_mutex_
+  std::optional<std::chrono::steady_clock::time_point> away_since_;  // under gate_mutex_
 
   std::mutex session_mutex_;
   unsigned clients_ = 0;
   bool client_left_by_itself_ = false;
   bool session_ended_ = false;
+  bool told_ = false;  // the server knows of this session
   std::chrono::nanoseconds last_client_left_{0};
   std::chrono::nanoseconds noted_alive_{0};
   bool closed_ = false;

@@ -283,11 +283,23 @@ void Disk::keep_alive_note() {
   note_client_alive();
 }
 
+// A session that began while the server was away, or could not be told: its base is not held there
+// before the server knows of it.
+void Disk::tell_late() {
+  const std::unique_lock lock(session_mutex_, std::try_to_lock);
+  if (!lock.owns_lock() || told_ || closed_ || !state_->current().session_open) return;
+  const Status told = tell_server_of_session();
+  if (!told.ok())
+    spdlog::warn("the server did not take note of the session: {}", told.error().to_string());
+}
+
 void Disk::on_event(const contract::ServerEvent& event) {
   using Kind = contract::ServerEvent::Kind;
   if (event.kind == Kind::kReady) {
     // The server is back: waiting reads and the write-back need not sit out their pauses.
     fetcher_->poke();
+    (void)away_for_long(true);
+    tell_late();
     if (write_back_ != nullptr && options_.write_back == WriteBackPolicy::kEager)
       write_back_->request();
   } else if (event.kind == Kind::kNewVersion) {
@@ -365,7 +377,9 @@ void Disk::watch() {
         if (watch_stop_) break;
       }
       keep_alive_note();
-      if (!(state_->current().image == state.image)) break;  // retargeted to a branch
+      const LdimState now = state_->current();
+      // Retargeted to a branch; or another session, whose lease this stream would not hear of.
+      if (!(now.image == state.image) || !(now.session == state.session)) break;
       if (!event.ok()) {
         if (event.error().code == ErrorCode::kDeadlineExceeded) continue;
         break;

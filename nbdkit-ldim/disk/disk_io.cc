@@ -13,7 +13,7 @@ namespace {
 // How long a write waits for the write-back to make room, while nothing arrives at the server,
 // before the guest gets ENOSPC.
 constexpr std::chrono::seconds kRoomWait{60};
-// And how many rounds of 50 ms it waits while there is no server.
+// And how many rounds of 50 ms it waits when the server has been away for longer than away_wait.
 constexpr unsigned kRoundsWhileAway = 4;
 // Below this much free space the file system counts as full.
 constexpr std::uint64_t kLowSpaceBytes = 128 * kMiB;
@@ -108,6 +108,17 @@ Status Disk::read(ByteRange range, std::uint8_t* out) {
   return ok_status();
 }
 
+// By the clock that stands still while the host sleeps: it has no network then, either.
+bool Disk::away_for_long(bool connected) {
+  using std::chrono::steady_clock;
+  const std::lock_guard lock(gate_mutex_);
+  if (connected)
+    away_since_.reset();
+  else if (!away_since_)
+    away_since_ = steady_clock::now();
+  return away_since_ && steady_clock::now() - *away_since_ >= options_.away_wait;
+}
+
 // One round of waiting for the write-back to free the journal; an error when it is time to tell the
 // guest.
 Status Disk::make_room(const Error& full, RoomWait& wait, unsigned round) {
@@ -131,9 +142,10 @@ Status Disk::make_room(const Error& full, RoomWait& wait, unsigned round) {
   // Without the server nothing leaves the journal, and one more attempt would keep the next merge
   // waiting; the next rounds are for what the cache has given back.
   const bool connected = environment_.remote.counters().connected;
-  if (sends && connected) write_back_->request();
+  if (sends && connected) write_back_->request_in_time();
   std::this_thread::sleep_for(std::chrono::milliseconds(50));
-  const bool hopeless = !connected && !merge_may_wait && round >= kRoundsWhileAway;
+  const bool away = away_for_long(connected);
+  const bool hopeless = away && !merge_may_wait && round >= kRoundsWhileAway;
   const bool over =
       wait.over(environment_.clock.boottime(), environment_.remote.counters().bytes_sent);
   if (hopeless || quitting() || over) return full;
@@ -165,7 +177,7 @@ Status Disk::append(WriteKind kind, ByteRange range, ByteView data, bool fua) {
         options_.write_back != WriteBackPolicy::kManual &&
         environment_.remote.counters().connected) {
       throttled_.fetch_add(1);
-      write_back_->request();
+      write_back_->request_in_time();
       std::this_thread::sleep_for(std::chrono::milliseconds(20));
     }
   }

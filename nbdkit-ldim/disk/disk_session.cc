@@ -81,6 +81,7 @@ Status Disk::start_new_session(bool online) {
   if (online && !unsent && !state.session.is_zero())
     (void)environment_.remote.close_session(state.image, state.session).ok();
   const SessionId session = environment_.random.id<SessionId>();
+  told_ = false;
   DIMS_TRY(state_->update([&](LdimState& s) {
     s.session = session;
     s.mode = mode_name(options_.mode);
@@ -133,6 +134,7 @@ Status Disk::take_lease() {
   auto left = info.holder->expires_in;
   std::uint64_t to_send = info.holder->unsent_bytes;
   for (int round = 1; environment_.clock.boottime() < give_up; ++round) {
+    if (quitting() || halted_.load()) return make_error(ErrorCode::kCancelled, "LDIM is stopping");
     lease = lease_->acquire(asks ? LeaseKeeper::LeaseAsk::kHandOff : LeaseKeeper::LeaseAsk::kPlain);
     if (lease.ok()) return ok_status();
     std::this_thread::sleep_for(kPause);
@@ -273,6 +275,7 @@ Status Disk::tell_server_of_session() {
   if (journal_ != nullptr) request.unsent_bytes = pending_.covered_bytes();
   const auto answer = environment_.remote.open_session(request);
   if (!answer.ok()) return answer.error();
+  told_ = true;
   const std::lock_guard lock(watch_mutex_);
   known_head_ = answer->image.head;
   known_head_sequence_ = answer->image.head_sequence;

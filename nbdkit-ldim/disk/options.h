@@ -36,6 +36,8 @@ struct DiskOptions {
   std::chrono::milliseconds seal_after{30000};  // LDIM seals an open epoch of this age by itself
   std::chrono::milliseconds session_grace{std::chrono::minutes(10)};
   std::chrono::milliseconds connect_wait{std::chrono::seconds(5)};
+  // A server that has just gone may be back before a guest need hear of a full journal.
+  std::chrono::milliseconds away_wait{std::chrono::seconds(10)};
   LeaseKeeper::LeaseAsk lease = LeaseKeeper::LeaseAsk::kPlain;  // of an image that another has
   std::chrono::milliseconds hand_off_wait{std::chrono::minutes(1)};
   std::string machine_name;  // default: the host's name

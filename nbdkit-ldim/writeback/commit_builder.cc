@@ -36,6 +36,18 @@ Status assemble(const CommitParts& parts, const PendingMap& frozen, std::uint64_
   return from_base(at, range.end());
 }
 
+// A discard of a whole disk need not be assembled to be found empty.
+bool all_cleared(const PendingMap& frozen, std::uint64_t disk_bytes, PageRange pages) {
+  const std::uint64_t first = pages.first * kPageBytes;
+  const std::uint64_t end = std::min(pages.end() * kPageBytes, disk_bytes);
+  std::uint64_t at = first;
+  for (const PendingPiece& piece : frozen.lookup({first, end - first})) {
+    if (piece.range.offset != at || piece.kind == WriteKind::kData) return false;
+    at = piece.range.end();
+  }
+  return at == end;
+}
+
 }  // namespace
 
 Result<BuiltCommit> build_commit(const CommitParts& parts,
@@ -55,6 +67,11 @@ Result<BuiltCommit> build_commit(const CommitParts& parts,
   for (const PageRange run : built.touched) {
     for (std::uint64_t at = run.first; at < run.end(); at += kStepPages) {
       const PageRange step{at, std::min(kStepPages, run.end() - at)};
+      if (all_cleared(frozen, shape.image_bytes, step)) {
+        DIMS_TRY(editor.replace(step, {}));
+        built.pages += step.count;
+        continue;
+      }
       DIMS_TRY(assemble(parts, frozen, shape.image_bytes, step, content));
       std::vector<tree::PlacedExtent> extents;
       for (const PageRange chunk : parts.cutter.cut(content)) {

@@ -42,6 +42,7 @@ void WriteBack::stop() {
   {
     const std::lock_guard lock(mutex_);
     stop_ = true;
+    stopping_ = true;
   }
   changed_.notify_all();
   if (thread_.joinable()) thread_.join();
@@ -52,6 +53,14 @@ void WriteBack::request() {
     const std::lock_guard lock(mutex_);
     requested_ = true;
     retry_at_ = std::chrono::nanoseconds(0);
+  }
+  changed_.notify_all();
+}
+
+void WriteBack::request_in_time() {
+  {
+    const std::lock_guard lock(mutex_);
+    requested_ = true;
   }
   changed_.notify_all();
 }
@@ -284,6 +293,7 @@ Result<bool> WriteBack::attempt(const CommitId& through) {
     arrived_ = 0;
     tree::UploadOptions upload;
     upload.arrived = &arrived_;
+    upload.cancel = &stopping_;
     tree::Uploader uploader(parts_.remote, state.image, upload);
     const CommitParts commit_parts{parts_.journal, parts_.reader,    parts_.fetcher,
                                    parts_.cache,   domain_key,       cutter,
@@ -304,7 +314,14 @@ Result<bool> WriteBack::attempt(const CommitId& through) {
   if (!step(CommitStep::kUploaded)) return stopped_here();
 
   if (done.root == parts_.reader.tree().shape().root && !state.base.is_zero()) {
-    // The same content again: no new version is needed, only our own bookkeeping.
+    // The same content again: no new version is needed, only our own bookkeeping. Unless a commit
+    // of ours whose reply was lost stands between: then the head holds what was taken back since.
+    DIMS_ASSIGN(const contract::ImageInfo image, parts_.remote.get_image(state.image));
+    const VersionId head = image.head.is_zero() ? image.origin : image.head;
+    if (!(head == state.base)) {
+      DIMS_ASSIGN(const bool adopted, adopt_if_ours(state, head));
+      if (adopted) return true;
+    }
     done.version = state.base;
     done.record = state.base_record;
     DIMS_TRY(finish(std::move(done)));

@@ -103,6 +103,8 @@ class WriteBack {
   void stop();
   // Asks for a commit of everything synced so far, whatever the policy says.
   void request();
+  // The same, but what has failed waits for its time.
+  void request_in_time();
   // The next try of what failed need not wait for its time.
   void retry_now();
   // Waits until `epoch` is committed. kCancelled when stopped, kDeadlineExceeded after `longest`.
@@ -140,6 +142,7 @@ class WriteBack {
   Result<bool> resolve_foreign_head(const Error& refused);
   Status check_ours(const contract::VersionInfo& version, const LdimState& state,
                     const CommitId& through);
+  Result<bool> adopt_if_ours(const LdimState& state, const VersionId& head);
   Status adopt(const contract::VersionInfo& version);
   Status make_branch();
   // The id and the first free name, both recorded before they are used.
@@ -170,6 +173,7 @@ class WriteBack {
   bool stop_ = false;
   bool requested_ = false;
   std::atomic<std::uint64_t> arrived_{0};
+  std::atomic<bool> stopping_{false};             // as stop_, for what is being sent
   std::string hand_over_to_;                      // who asked; empty: nobody
   std::optional<std::uint64_t> hand_over_epoch_;  // what must be committed before, once known
   std::chrono::nanoseconds oldest_unsent_{0};     // 0: nothing unsent

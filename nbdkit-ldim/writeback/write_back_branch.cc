@@ -12,18 +12,22 @@ Result<bool> WriteBack::resolve_foreign_head(const Error& refused) {
   const VersionId head = image.head.is_zero() ? image.origin : image.head;
   // Nobody has committed: when the lease is free again we go on.
   if (head == state.base && refused.code == ErrorCode::kLeaseHeld) return refused;
-  DIMS_ASSIGN(const contract::VersionInfo newest, parts_.remote.get_version(state.image, head, 0));
-  // Our own commit whose reply was lost? Only the newest version may be: what stands above it is
-  // foreign.
-  const auto ours = parts_.journal.commit_id(newest.record.commit.epoch);
-  if (ours && newest.id == head && check_ours(newest, state, *ours).ok()) {
-    DIMS_TRY(adopt(newest));
-    return true;
-  }
+  DIMS_ASSIGN(const bool adopted, adopt_if_ours(state, head));
+  if (adopted) return true;
   DIMS_TRY(make_branch());
   // The next attempt commits there.
   return make_error(ErrorCode::kConflict, "the image has another head; unsent writes go to " +
                                               parts_.state.current().branch_name);
+}
+
+// Our own commit whose reply was lost? Only the newest version may be: what stands above it is
+// foreign.
+Result<bool> WriteBack::adopt_if_ours(const LdimState& state, const VersionId& head) {
+  DIMS_ASSIGN(const contract::VersionInfo newest, parts_.remote.get_version(state.image, head, 0));
+  const auto ours = parts_.journal.commit_id(newest.record.commit.epoch);
+  if (!ours || !(newest.id == head) || !check_ours(newest, state, *ours).ok()) return false;
+  DIMS_TRY(adopt(newest));
+  return true;
 }
 
 // Whether a version is one that this journal made on this base, by this very user: a server can

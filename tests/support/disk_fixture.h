@@ -194,6 +194,7 @@ class DiskFixture {
     options.journal_bytes = 256 * kMiB;
     options.write_back = ldim::WriteBackPolicy::kManual;
     options.connect_wait = std::chrono::milliseconds(0);
+    options.away_wait = std::chrono::milliseconds(0);
     options.machine_name = "tester";
   }
 

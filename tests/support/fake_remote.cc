@@ -279,13 +279,16 @@ Result<std::uint64_t> FakeRemote::put(const ImageId& image, std::span<const PutI
   return run<std::uint64_t>(RemoteCall::kPut, [&] {
     {
       std::lock_guard lock(network_->mutex);
-      for (const PutItem& item : items) {
-        network_->put.push_back(item.key);
-        ++network_->counters.objects_sent;
-        network_->counters.bytes_sent += item.object.size();
-      }
+      for (const PutItem& item : items) network_->put.push_back(item.key);
     }
-    return server_->put(image, items);
+    const auto stored = server_->put(image, items);
+    if (!stored.ok()) return stored;
+    std::lock_guard lock(network_->mutex);
+    for (const PutItem& item : items) {
+      ++network_->counters.objects_sent;
+      network_->counters.bytes_sent += item.object.size();
+    }
+    return stored;
   });
 }
 

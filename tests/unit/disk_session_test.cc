@@ -230,6 +230,33 @@ TEST_CASE("commit reply lost: the retry is no conflict with itself") {
   require_ok(disk->close(std::chrono::seconds(1)));
 }
 
+TEST_CASE("commit reply lost, then all of it taken back: the head is not what was taken back") {
+  DiskFixture t;
+  FakeRemote remote;
+  Bytes guest(kMiB, 0);
+  commit_content(remote, t.key.key, "disk", guest, t.random);
+  io::MemoryFileSystem fs;
+  auto disk = t.open(fs, remote);
+  write_at(*disk, guest, 40960, 8192, 0xaa);
+  remote.lose_replies(RemoteCall::kCommit, 1000);
+  REQUIRE(disk->sync(false, {}).ok());
+  while (remote.calls(RemoteCall::kCommit) < 2)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  require_ok(disk->zero({40960, 8192}, true, false));
+  std::fill_n(guest.begin() + 40960, 8192, std::uint8_t{0});
+  require_ok(disk->flush());
+  remote.lose_replies(RemoteCall::kCommit, 0);
+  DiskFixture::sync(*disk);
+  CHECK(disk->status(false)["write_back"]["conflicts"] == 0);
+  const auto image = remote.find_image("disk");
+  CHECK(difference(read_version(remote, t.key.key, image->id, image->head), guest) == "");
+  require_ok(disk->end_session());
+  require_ok(disk->close(std::chrono::seconds(1)));
+  disk = t.open(fs, remote);
+  CHECK(difference(DiskFixture::read_all(*disk), guest) == "");
+  require_ok(disk->close(std::chrono::seconds(1)));
+}
+
 TEST_CASE(
     "a power cut between any two steps of a commit serves no old page as new and loses nothing "
     "flushed") {

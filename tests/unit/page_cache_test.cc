@@ -216,6 +216,25 @@ TEST_CASE("short runs take only the space of what they hold") {
   CHECK(cache->stats().bytes < 30 * 40 * kKiB);
 }
 
+TEST_CASE("hundreds of short runs push nothing out of a cache that has room") {
+  io::MemoryFileSystem fs;
+  const auto options = cache_options(64 * kMiB);
+  std::uint64_t number = 0;
+  {
+    auto cache = open_cache(fs, options);
+    for (; number < 400; ++number)
+      REQUIRE(cache->insert(object_id(number), object_bytes(number, 16), 0).ok());
+  }
+  for (int run = 0; run < 400; ++run, ++number) {
+    auto cache = open_cache(fs, options);
+    REQUIRE(cache->insert(object_id(number), object_bytes(number, 2), 0).ok());
+    REQUIRE(cache->stats().evicted_pages == 0);
+  }
+  auto cache = open_cache(fs, options);
+  for (std::uint64_t i = 0; i < number; ++i)
+    REQUIRE(look(*cache, i, i < 400 ? 16 : 2) == Seen::kRight);
+}
+
 TEST_CASE("a place that outlived its segment is gone") {
   io::MemoryFileSystem fs;
   auto cache = open_cache(fs, cache_options());
