@@ -40,7 +40,7 @@ Result<std::unique_ptr<AccessControl>> AccessControl::open(contract::RefStore& r
                                                            Random& random,
                                                            std::optional<Digest> bootstrap) {
   std::unique_ptr<AccessControl> out(new AccessControl(clock, random, bootstrap));
-  DIMS_ASSIGN(out->book_, OrgBook::open(refs));
+  DIMS_ASSIGN(out->book_, OrgBook::open(refs, clock));
   DIMS_ASSIGN(out->people_, People::open(refs));
   DIMS_ASSIGN(out->audit_, Audit::open(refs, clock));
   DIMS_ASSIGN(out->desk_, LoginDesk::open(refs, *out->book_, *out->people_, out->tokens_,

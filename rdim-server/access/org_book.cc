@@ -37,8 +37,7 @@ Status decode_rows(ByteView bytes, std::vector<Bytes>& out) {
 }
 
 // The state after one more record; from nothing, the first.
-Status step(std::optional<trust::OrgState>& state, ByteView bytes) {
-  DIMS_ASSIGN(const trust::LogRecord record, trust::decode_record(bytes));
+Status step(std::optional<trust::OrgState>& state, const trust::LogRecord& record) {
   if (state) return state->apply(record);
   DIMS_ASSIGN(state, trust::OrgState::begin(record.org, record));
   return ok_status();
@@ -46,8 +45,8 @@ Status step(std::optional<trust::OrgState>& state, ByteView bytes) {
 
 }  // namespace
 
-Result<std::unique_ptr<OrgBook>> OrgBook::open(contract::RefStore& refs) {
-  std::unique_ptr<OrgBook> book(new OrgBook(refs));
+Result<std::unique_ptr<OrgBook>> OrgBook::open(contract::RefStore& refs, Clock& clock) {
+  std::unique_ptr<OrgBook> book(new OrgBook(refs, clock));
   DIMS_TRY(book->load());
   return book;
 }
@@ -65,7 +64,10 @@ Status OrgBook::load() {
                           "restore the store from its backup");
       }
       DIMS_TRY(decode_rows(row.value, records_));
-      for (std::size_t i = first; i < records_.size(); ++i) DIMS_TRY(step(state, records_[i]));
+      for (std::size_t i = first; i < records_.size(); ++i) {
+        DIMS_ASSIGN(const trust::LogRecord record, trust::decode_record(records_[i]));
+        DIMS_TRY(step(state, record));
+      }
     }
     if (rows.size() < kRowsAtOnce) break;
     after = rows.back().first;
@@ -124,7 +126,14 @@ Result<trust::Position> OrgBook::append(const trust::Position& expected,
 Result<trust::Position> OrgBook::add(std::optional<trust::OrgState> next,
                                      const std::vector<Bytes>& records, const Also& also) {
   if (records.empty()) return make_error(ErrorCode::kInvalidArgument, "no record was sent");
-  for (const Bytes& record : records) DIMS_TRY(step(next, record));
+  const auto now_unix_s = static_cast<std::uint64_t>(
+      std::chrono::duration_cast<std::chrono::seconds>(clock_.wall()).count());
+  for (const Bytes& bytes : records) {
+    DIMS_ASSIGN(const trust::LogRecord record, trust::decode_record(bytes));
+    // Nobody can check it later, and the expiry of a join line hangs on it.
+    DIMS_TRY(trust::check_record_time(record, now_unix_s));
+    DIMS_TRY(step(next, record));
+  }
   if (also) DIMS_TRY(also(*next));
   DIMS_TRY(refs_.put(row_key(size()), encode_rows(records), 0));
   trust::Position position = next->position();

@@ -3,10 +3,11 @@
 //
 //   org/log/<seq>   records from this number on, as they were appended together (length-prefixed)
 //
-// Threads: thread-safe; readers run together. Ownership: the store outlives it. Units: seq numbers
-// records from 0. Errors: of append(): kConflict when the log is elsewhere, and those of OrgState;
-// a refused record changes nothing, and neither do those beside it. Durable on return: what was
-// appended, all of it or nothing.
+// Threads: thread-safe; readers run together. Ownership: store and clock outlive it. Units: seq
+// numbers records from 0. Errors: of append(): kConflict when the log is elsewhere,
+// kInvalidArgument when a record's time is not about now, and those of OrgState; a refused record
+// changes nothing, and neither do those beside it. Durable on return: what was appended, all of it
+// or nothing.
 #pragma once
 
 #include <functional>
@@ -14,6 +15,7 @@
 #include <mutex>
 #include <shared_mutex>
 
+#include "common/base/clock.h"
 #include "common/contract/ref_store.h"
 #include "common/trust/org_state.h"
 
@@ -21,7 +23,7 @@ namespace dims::access {
 
 class OrgBook {
  public:
-  static Result<std::unique_ptr<OrgBook>> open(contract::RefStore& refs);
+  static Result<std::unique_ptr<OrgBook>> open(contract::RefStore& refs, Clock& clock);
 
   bool exists() const;
   // Zero without an organisation.
@@ -49,13 +51,14 @@ class OrgBook {
   std::shared_ptr<void> on_append(std::function<void()> callback);
 
  private:
-  explicit OrgBook(contract::RefStore& refs) : refs_(refs) {}
+  OrgBook(contract::RefStore& refs, Clock& clock) : refs_(refs), clock_(clock) {}
   Status load();
   Result<trust::Position> add(std::optional<trust::OrgState> next,
                               const std::vector<Bytes>& records, const Also& also);
   void announce();
 
   contract::RefStore& refs_;
+  Clock& clock_;
   std::mutex writing_;  // one appender; taken before mutex_
   mutable std::shared_mutex mutex_;
   std::unique_ptr<trust::OrgState> state_;

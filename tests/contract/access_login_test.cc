@@ -18,6 +18,9 @@ TEST_CASE("an organisation is made once, by who has the secret") {
   CHECK(!w.init(kSecret).ok());
   CHECK(!w.world.control->book().exists());
   w.records = good;
+  w.world.clock.advance(std::chrono::seconds(kRecordSkew_s + 1));
+  CHECK(w.init(kSecret).error_code() == grpc::StatusCode::INVALID_ARGUMENT);
+  w.world.clock.advance(-std::chrono::seconds(kRecordSkew_s + 1));
   const grpc::Status made = w.init(std::string(kSecret) + "\n");
   INFO(made.error_message());
   REQUIRE(made.ok());

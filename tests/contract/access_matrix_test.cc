@@ -152,7 +152,7 @@ bool allowed(Who who, Which image, Need need) {
 }
 
 struct Matrix {
-  OrgFixture f{seed()};
+  OrgFixture f{seed(), 3600};  // the world's clock
   crypto::SecretSigner join = crypto::SecretSigner::from_seed(crypto::SecretKey::random(f.random));
   trust::UserSecrets gone = bare_user(f.org, f.random);
   ImageId hidden = f.random.id<ImageId>();

@@ -11,7 +11,7 @@ using trust::Access;
 namespace {
 
 struct Rules {
-  OrgFixture f{seed()};
+  OrgFixture f{seed(), 3600};  // the world's clock
   ImageId hidden = f.random.id<ImageId>();
   ImageId second = f.random.id<ImageId>(), third = f.random.id<ImageId>();
   crypto::SigningKey session_key = crypto::signing_key_from_seed(f.random.id<Secret32>());
@@ -198,6 +198,21 @@ TEST_CASE("new keys of an image name its head, or wait for who looks again") {
   CHECK(behind.error_code() == grpc::StatusCode::ABORTED);
   CHECK(behind.error_message().find("has got a version since") != std::string::npos);
   CHECK(append(0).ok());
+}
+
+TEST_CASE("a record whose time is not about now is not taken") {
+  Rules r;
+  const auto now_s = r.f.now_s;
+  const auto append = [&](std::uint64_t time_s) {
+    r.f.now_s = time_s;
+    const Bytes record = r.f.make(trust::Policy{}, r.f.admin.sign).bytes;
+    access::OrgBook& book = r.world->control->book();
+    const auto done = book.append(book.position(), {record});
+    return done.ok() ? "" : done.error().hint;
+  };
+  CHECK(append(now_s - trust::kRecordSkew_s - 1) == "set this machine's clock");
+  CHECK(append(now_s + trust::kRecordSkew_s + 1) == "set this machine's clock");
+  CHECK(append(now_s - trust::kRecordSkew_s) == "");
 }
 
 TEST_CASE("quotas: images, bytes, requests") {

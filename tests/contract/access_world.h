@@ -78,7 +78,13 @@ inline AccessWorld::AccessWorld(const std::vector<Bytes>& records, const std::st
   auto opened = access::AccessControl::open(refs, clock, random, bootstrap);
   REQUIRE(opened.ok());
   control = std::move(*opened);
-  if (!records.empty()) REQUIRE(control->book().begin(records, {}).ok());
+  if (!records.empty()) {
+    // Records are appended in their own time.
+    const auto first = trust::decode_record(records.front());
+    REQUIRE(first.ok());
+    clock.advance(std::chrono::seconds(first->time_unix_s) - clock.wall());
+    REQUIRE(control->book().begin(records, {}).ok());
+  }
   auto images = catalog::Catalog::open(objects, refs, GenerationId{}, clock, random, {});
   REQUIRE(images.ok());
   catalog = std::move(*images);

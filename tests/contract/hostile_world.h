@@ -156,7 +156,7 @@ struct HostileWorld {
         {*worker.remote, fs, system_clock(), f.random, {}, std::move(quitting)});
   }
 
-  OrgFixture f{seed()};
+  OrgFixture f{seed(), client::unix_now_s()};
   SeededRandom random{seed() + 1};
   trust::NewUser carol;
   ImageId disk{f.random.id<ImageId>()};     // carol's, private domain: versions 1 to 3

@@ -26,17 +26,21 @@ struct LoginWorld {
     return std::move(*made);
   }
   LoginWorld() {
-    const auto first =
-        make_record(org, nullptr, 1, OrgInit{root.public_key, random.id<DomainId>(), "org"}, root);
+    const auto first = make_record(org, nullptr, now_s(),
+                                   OrgInit{root.public_key, random.id<DomainId>(), "org"}, root);
     auto opened = OrgLog::open(org, {first.bytes});
     REQUIRE(opened.ok());
     log = std::move(*opened);
     records.push_back(first.bytes);
     say(certificate_of(ann.secrets, "ann", Role::kAdministrator), root);
   }
+  std::uint64_t now_s() {
+    return static_cast<std::uint64_t>(
+        std::chrono::duration_cast<std::chrono::seconds>(world.clock.wall()).count());
+  }
   Bytes say(const Body& body, const crypto::SecretSigner& signer) {
     const Position at = log->position();
-    const Bytes bytes = make_record(org, &at, 2, body, signer).bytes;
+    const Bytes bytes = make_record(org, &at, now_s(), body, signer).bytes;
     REQUIRE(log->append(bytes, at).ok());
     records.push_back(bytes);
     return bytes;

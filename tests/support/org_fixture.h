@@ -26,7 +26,7 @@ inline trust::UserSecrets bare_user(const OrgId& org, Random& random) {
 }
 
 struct OrgFixture {
-  explicit OrgFixture(std::uint64_t seed = 1);
+  explicit OrgFixture(std::uint64_t seed = 1, std::uint64_t now_unix_s = 1'800'000'000);
 
   // Appends what must be taken; returns its position.
   trust::Position say(const trust::Body& body, const crypto::SecretSigner& signer) {
@@ -54,7 +54,7 @@ struct OrgFixture {
   }
 
   SeededRandom random;
-  std::uint64_t now_s = 1'800'000'000;
+  std::uint64_t now_s;
   crypto::SecretSigner root;
   OrgId org;
   DomainId domain;
@@ -70,8 +70,9 @@ struct OrgFixture {
   ImageId master;                                // everyone: read, oper: write
 };
 
-inline OrgFixture::OrgFixture(std::uint64_t seed)
+inline OrgFixture::OrgFixture(std::uint64_t seed, std::uint64_t now_unix_s)
     : random(seed),
+      now_s(now_unix_s),
       root(crypto::SecretSigner::from_seed(crypto::SecretKey::random(random))),
       org(trust::org_of(root.public_key)),
       domain(random.id<DomainId>()),
