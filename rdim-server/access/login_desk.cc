@@ -83,19 +83,29 @@ Status LoginDesk::use_nonce(const trust::LoginNonce& nonce) {
 Result<LoginDesk::Try> LoginDesk::take_try(const std::string& name, const std::string& place) {
   const auto now = clock_.boottime();
   const std::lock_guard lock(mutex_);
-  if (tries_.size() > kTriersMax) {
-    std::erase_if(tries_, [&](const auto& one) { return now - one.second.back() > kTryCounts; });
-  }
   const Try one{{"user " + name, "from " + place}, now};
-  for (const std::string& key : one.keys) {
-    auto& times = tries_[key];
-    while (!times.empty() && now - times.front() > kTryCounts) times.pop_front();
-    if (times.size() < kGuessesPerMinute && tries_.size() <= kTriersMax) continue;
-    const auto wait = times.empty() ? kTryCounts : kTryCounts - (now - times.front());
-    if (times.empty()) tries_.erase(key);
+  const auto too_many = [](std::chrono::nanoseconds wait) {
     return make_error(
         ErrorCode::kResourceExhausted, "too many logins were tried",
         "wait " + std::to_string(std::chrono::ceil<std::chrono::seconds>(wait).count()) + " s");
+  };
+  // Both are looked at before either is noted: who is refused fills no table.
+  std::size_t fresh = 0;
+  for (const std::string& key : one.keys) {
+    const auto found = tries_.find(key);
+    if (found == tries_.end()) {
+      ++fresh;
+      continue;
+    }
+    auto& times = found->second;
+    while (!times.empty() && now - times.front() > kTryCounts) times.pop_front();
+    if (times.size() >= kGuessesPerMinute) return too_many(kTryCounts - (now - times.front()));
+  }
+  if (fresh != 0 && tries_.size() + fresh > kTriersMax) {
+    std::erase_if(tries_, [&](const auto& other) {
+      return other.second.empty() || now - other.second.back() > kTryCounts;
+    });
+    if (tries_.size() + fresh > kTriersMax) return too_many(kTryCounts);
   }
   for (const std::string& key : one.keys) tries_[key].push_back(now);
   return one;

@@ -162,6 +162,28 @@ TEST_CASE("ten_guesses_from_one_place_whatever_names_and_machines_are_given") {
 }
 
 // test_access "[.measure]": not judged, for time is the machine's.
+TEST_CASE("no_flood_of_guesses_locks_everybody_out_for_ever") {
+  LoginWorld w;
+  REQUIRE(w.init(kSecret).ok());
+  access::LoginDesk& desk = w.world.control->desk();
+  const auto guess = [&](int number, int place) {
+    const access::Peer peer{"ipv4:place" + std::to_string(place) + ":1", {}};
+    return desk.recovery_record("user" + std::to_string(number), peer).ok();
+  };
+  int taken = 0;
+  SECTION("from one place") {
+    for (int i = 0; i < 100'100; ++i) taken += guess(i, 0) ? 1 : 0;
+    CHECK(taken == access::kGuessesPerMinute);
+    CHECK(guess(0, 1));
+  }
+  SECTION("from more places than are remembered") {
+    for (int i = 0; i < 50'100; ++i) taken += guess(i, i) ? 1 : 0;
+    CHECK(taken == 50'000);
+    w.world.clock.advance(std::chrono::seconds(61));
+    CHECK(guess(0, 0));
+  }
+}
+
 TEST_CASE("time_of_a_wrong_passphrase_and_of_an_unknown_name", "[.measure]") {
   constexpr int kRounds = 200;
   LoginWorld w;
