@@ -1,6 +1,8 @@
 // rdim image access, grant, revoke, rotate: who may do what with an image, and has its keys.
 #include <CLI/CLI.hpp>
 
+#include <algorithm>
+
 #include "image-tools/rdim/keeper.h"
 #include "image-tools/rdim/people_text.h"
 #include "image-tools/rdim/session.h"
@@ -63,6 +65,16 @@ Status revoke(Session& session, const AccessOptions& options) {
   DIMS_ASSIGN(contract::Remote* const remote, session.remote());
   DIMS_ASSIGN(const contract::ImageInfo image, remote->find_image(options.image));
   DIMS_ASSIGN(const UserId user, whom(people->member().org(), options.user));
+  // New keys make everybody log in again: not for a slip of the pen.
+  const auto list = people->member().org().image_list(image.id);
+  const bool named = std::any_of(list.begin(), list.end(),
+                                 [&](const ImageAcl& line) { return line.user == user; });
+  if (!named) {
+    return make_error(
+        ErrorCode::kNotFound,
+        "'" + options.user + "' has no access of his own to '" + image.name + "'",
+        "'rdim image access " + image.name + "' shows who has; 'rdim image rotate' makes new keys");
+  }
   const bool wrote = people->member().org().access(user, image.id) >= Access::kWrite;
   DIMS_TRY(set_access(*people, image.id, user, Access::kNone));
   DIMS_ASSIGN(const KeeperReport report, Keeper(*people, *remote).rotate({image.id}, wrote));

@@ -24,6 +24,11 @@ Status forget(Session& session, const ForgetOptions& options) {
     DIMS_TRY(admin->forget_unsent(image.id, machine.machine));
     json["forgotten"].push_back(machine.machine.hex());
   }
+  // One that only read stands in no list: its id is all there is.
+  if (const auto id = MachineId::from_hex_text(options.machine); id && json["forgotten"].empty()) {
+    DIMS_TRY(admin->forget_unsent(image.id, *id));
+    json["forgotten"].push_back(id->hex());
+  }
   if (json["forgotten"].empty()) {
     return make_error(ErrorCode::kNotFound,
                       "image '" + image.name + "' names no machine '" + options.machine +

@@ -32,11 +32,12 @@ Status list(Session& session) {
 }
 
 // Asks on the terminal; refuses without one.
-Status confirm(const Session& session, const std::string& name) {
+Status confirm(Session& session, const std::string& name) {
   const Error refused =
       make_error(ErrorCode::kInvalidArgument, "image '" + name + "' was not removed",
-                 "say --yes to remove it without being asked");
+                 "type its name when asked, or say --yes");
   if (session.output.json() || ::isatty(STDIN_FILENO) == 0) return refused;
+  session.await_answer();
   std::cerr << "Remove image '" << name << "' and all its versions? Type its name: " << std::flush;
   std::string answer;
   std::getline(std::cin, answer);

@@ -1,5 +1,7 @@
 #include "image-tools/rdim/people_text.h"
 
+#include <spdlog/spdlog.h>
+
 #include "common/base/parse.h"
 #include "common/trust/join_line.h"
 #include "image-tools/rdim/keeper.h"
@@ -121,6 +123,13 @@ Result<std::string> make_join_line(People& people, const JoinWish& wish) {
   DIMS_ASSIGN(const ServerAddress server, parse_server(people.server()));
   line.address = server.address;
   if (server.fingerprint) line.server = *server.fingerprint;
+  const std::string host = server.address.substr(0, server.address.rfind(':'));
+  if (server.is_unix() || host == "localhost" || host == "[::1]" || host.starts_with("127.")) {
+    spdlog::warn(
+        "the line names the server {}, which is this host alone: use --server with the name that "
+        "others reach it by",
+        server.address);
+  }
   JoinKey key;
   key.key = line.join_key().public_key;
   key.for_machine = wish.for_machine;

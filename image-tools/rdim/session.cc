@@ -121,8 +121,9 @@ void Session::listen_for_interrupt() {
 
 Result<format::KeyFile> Session::key() const {
   if (options.key_path.empty()) {
-    return make_error(ErrorCode::kInvalidArgument, "no key file is named",
-                      "use --key FILE or the variable RDIM_KEY; 'rdim key new FILE' makes one");
+    return make_error(ErrorCode::kInvalidArgument, "nobody is logged in, and no key file is named",
+                      "with an organisation: 'rdim login USER'; without: --key FILE or the "
+                      "variable RDIM_KEY ('rdim key new FILE' makes one)");
   }
   return format::load_key_file(options.key_path);
 }

@@ -31,6 +31,8 @@ struct GlobalOptions {
 class Session {
  public:
   explicit Session(Signals& signals);
+  // A question is asked: the first Ctrl-C ends the program.
+  void await_answer() { signals_.clear(); }
   ~Session();
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;

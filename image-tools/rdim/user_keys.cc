@@ -94,7 +94,9 @@ Status passwd(Session& session, const KeyOptions& options) {
     member.record = std::move(record);
   }
   DIMS_ASSIGN(const std::string config, config_folder());
-  DIMS_TRY(remove_login(config));
+  const auto login = load_login(config, system_clock());
+  // Another user's login, an administrator's, stays.
+  if (!login.ok() || login->secrets.user == member.secrets.user) DIMS_TRY(remove_login(config));
   session.output.document(json);
   session.output.text("the passphrase of '" + member.name + "' is changed; log in with it");
   return ok_status();

@@ -110,7 +110,7 @@ Result<json> run(Disk& disk, const json& request, const Say& say, Renewal* renew
   }
   if (command == "session-end") {
     DIMS_TRY(disk.end_session());
-    return json{{"ended", true}};
+    return json{{"ended", true}, {"all_sent", disk.all_sent()}};
   }
   if (command == "prefetch") return run_prefetch(disk, request, say);
   if (command == "check") return disk.check();

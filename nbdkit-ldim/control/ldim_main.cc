@@ -431,7 +431,11 @@ int main(int argc, char** argv) {
     std::printf(resume ? "requests go on\n"
                        : "quiesced: everything is durable, requests are held\n");
   } else if (*session_end) {
-    std::printf("session ended\n");
+    std::printf(
+        result.value("all_sent", true)
+            ? "session ended\n"
+            : "session ended; not everything is on the server: it stays in the cache folder, "
+              "and the next session here sends it\n");
   } else if (*prefetch) {
     std::printf("%llu pages are here\n", result["pages_done"].get<unsigned long long>());
   } else if (*check) {

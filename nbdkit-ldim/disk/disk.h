@@ -103,6 +103,7 @@ class Disk {
   Status renew(std::shared_ptr<const format::KeyFile> keys);
   // kConflict while a client is connected.
   Status end_session();
+  bool all_sent() const;  // what was written is on the server; true where nothing is sent
   struct PrefetchProgress {
     std::uint64_t pages_done = 0;
     std::uint64_t pages_total = 0;
@@ -153,7 +154,6 @@ class Disk {
   void on_event(const contract::ServerEvent& event);
   void on_handed_over();
   void on_rebuilt();
-  bool all_sent() const;
   void close_session_if_sent();
   void note_client_alive();
   void keep_alive_note();
