@@ -211,10 +211,13 @@ void Maintenance::collect(bool dry_run) {
 }
 
 Maintenance::CheckRun::CheckRun(Maintenance& maintenance, const CheckOptions& options)
-    : maintenance_(maintenance),
-      check_(maintenance.catalog_, maintenance.store_, maintenance.refs_, options) {}
+    : maintenance_(maintenance) {
+  check_.emplace(maintenance.catalog_, maintenance.store_, maintenance.refs_, options);
+}
 
 Maintenance::CheckRun::~CheckRun() {
+  // Its walk opens the gate of versions again: not under a collection that begins below.
+  check_.reset();
   {
     std::lock_guard lock(maintenance_.mutex_);
     maintenance_.busy_ = false;
@@ -223,8 +226,8 @@ Maintenance::CheckRun::~CheckRun() {
 }
 
 Result<bool> Maintenance::CheckRun::step() {
-  const auto more = check_.step();
-  const auto fresh = check_.take_findings();
+  const auto more = check_->step();
+  const auto fresh = check_->take_findings();
   findings_.insert(findings_.end(), fresh.begin(), fresh.end());
   for (const contract::CheckFinding& finding : fresh) {
     if (finding.severity == contract::Severity::kNote) continue;
@@ -233,7 +236,7 @@ Result<bool> Maintenance::CheckRun::step() {
   }
   std::lock_guard lock(maintenance_.mutex_);
   remember(maintenance_.check_, fresh);
-  maintenance_.check_.progress = check_.progress();
+  maintenance_.check_.progress = check_->progress();
   if (more.ok() && !*more) maintenance_.check_.ended_unix_s = maintenance_.unix_s();
   return more;
 }

@@ -43,14 +43,14 @@ class Maintenance {
    public:
     ~CheckRun();
     Result<bool> step();
-    const contract::CheckProgress& progress() const { return check_.progress(); }
+    const contract::CheckProgress& progress() const { return check_->progress(); }
     std::vector<contract::CheckFinding> take_findings() { return std::exchange(findings_, {}); }
 
    private:
     friend class Maintenance;
     CheckRun(Maintenance& maintenance, const CheckOptions& options);
     Maintenance& maintenance_;
-    Check check_;
+    std::optional<Check> check_;  // until the destructor
     std::vector<contract::CheckFinding> findings_;
   };
   Result<std::unique_ptr<CheckRun>> begin_check(bool repair);
