@@ -118,6 +118,9 @@ Result<CommitAnswer> Catalog::commit(const contract::CommitOrder& order) {
   // It was current when the commit came; what matters now is that nobody has taken it.
   DIMS_TRY(check_lease(*image, order.lease, order.token, true));
   DIMS_TRY(check_parent(*image, order.parent));
+  // It may have been let go once; its tree is whole again, and a head that is marked as gone would
+  // stop every collection.
+  DIMS_TRY(forget_gone(id));
   ImageRecord next = image->record;
   note_commit(next, record, id);
   DIMS_TRY(save(*image, std::move(next)));

@@ -270,6 +270,20 @@ TEST_CASE_METHOD(CatalogFixture, "a commit without a journal is the same only by
   CHECK(code_of(catalog->commit(order(record, lease))) == ErrorCode::kConflict);
 }
 
+TEST_CASE_METHOD(CatalogFixture,
+                 "a version that was let go and is committed again is there again") {
+  const ImageInfo image = make_image("disk");
+  const auto lease = acquire(image);
+  const auto record = next_record(image, make_tree().root.ref.object_key());
+  const auto again = order(record, lease);
+  const VersionId id = format::version_id(again.record);
+  REQUIRE(refs.put(catalog::gone_key(id), as_bytes("12345678"), 0).ok());
+  const auto done = catalog->commit(again);
+  REQUIRE(done.ok());
+  CHECK(done->version == id);
+  CHECK(!*catalog->is_gone(id));
+}
+
 TEST_CASE_METHOD(CatalogFixture, "an image of zeros needs no objects") {
   const ImageInfo image = make_image("disk");
   const auto answer = catalog->commit(order(next_record(image, {}), acquire(image)));
