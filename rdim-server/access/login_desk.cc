@@ -34,6 +34,14 @@ Error stale_nonce() {
 
 }  // namespace
 
+Status check_session_now(const trust::OrgState& org, const trust::SessionCertificate& session) {
+  DIMS_TRY(trust::check_session(org, session));
+  const trust::User* const user = org.user(session.user);
+  const auto then = org.keys_at(session.user, session.position.seq);
+  if (user != nullptr && then && user->keys.sign_key == then->sign_key) return ok_status();
+  return make_error(ErrorCode::kPermissionDenied, "session: its user has new keys", "log in again");
+}
+
 Result<std::unique_ptr<LoginDesk>> LoginDesk::open(contract::RefStore& refs, OrgBook& book,
                                                    People& people, Tokens& tokens, Audit& audit,
                                                    Clock& clock, Random& random) {
@@ -239,7 +247,7 @@ Result<LoginDesk::Done> LoginDesk::login_machine(const trust::LoginNonce& nonce,
   if (!certificate.empty()) {
     DIMS_ASSIGN(trust::SessionCertificate session, trust::decode_session(certificate));
     DIMS_TRY(
-        book_.with([&](const trust::OrgState& org) { return trust::check_session(org, session); }));
+        book_.with([&](const trust::OrgState& org) { return check_session_now(org, session); }));
     if (!(session.machine == machine)) {
       return make_error(ErrorCode::kPermissionDenied,
                         "the session's certificate is another machine's", "log in again");

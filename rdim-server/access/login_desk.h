@@ -30,6 +30,10 @@ inline constexpr std::chrono::seconds kUserTokenLasts{12 * 3600};
 inline constexpr std::chrono::seconds kMachineTokenLasts{12 * 3600};
 inline constexpr std::chrono::seconds kJoinTokenLasts{600};
 
+// check_session(), and that its user has not got new keys since: what the old ones sign may be
+// somebody else's.
+Status check_session_now(const trust::OrgState& org, const trust::SessionCertificate& session);
+
 class LoginDesk {
  public:
   static Result<std::unique_ptr<LoginDesk>> open(contract::RefStore& refs, OrgBook& book,

@@ -74,16 +74,16 @@ AccessService::Unary* AccessService::GetGrants(Context* context,
 AccessService::Unary* AccessService::PutSession(Context* context,
                                                 const v1::PutSessionRequest* request,
                                                 v1::PutSessionReply* /*reply*/) {
-  return run(Rpc::kPutSession, context,
-             [this, request](const Caller& caller, const Ticket&) -> Status {
-               const ByteView bytes = as_bytes(request->certificate());
-               DIMS_ASSIGN(const trust::SessionCertificate session, trust::decode_session(bytes));
-               const bool here = caller.machine.is_zero() || caller.machine == session.machine;
-               if (!(session.user == caller.user) || !here) return denied();
-               DIMS_TRY(control().book().with(
-                   [&](const trust::OrgState& org) { return trust::check_session(org, session); }));
-               return control().people().put_session(session, bytes);
-             });
+  return run(
+      Rpc::kPutSession, context, [this, request](const Caller& caller, const Ticket&) -> Status {
+        const ByteView bytes = as_bytes(request->certificate());
+        DIMS_ASSIGN(const trust::SessionCertificate session, trust::decode_session(bytes));
+        const bool here = caller.machine.is_zero() || caller.machine == session.machine;
+        if (!(session.user == caller.user) || !here) return denied();
+        DIMS_TRY(control().book().with(
+            [&](const trust::OrgState& org) { return access::check_session_now(org, session); }));
+        return control().people().put_session(session, bytes);
+      });
 }
 
 AccessService::Unary* AccessService::GetSessions(Context* context,

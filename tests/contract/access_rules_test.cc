@@ -261,6 +261,26 @@ TEST_CASE("a version is committed by a session of its caller's") {
   INFO(done.error_message());
   CHECK(done.ok());
   CHECK(reply.sequence() == 1);
+  // With new keys of hers: whoever has the old ones makes no session any more.
+  trust::UserSecrets renewed = bare_user(r.f.org, r.f.random);
+  renewed.user = r.f.alice.user;
+  const auto before = r.f.log->position();
+  const trust::SessionCertificate old = r.session(Access::kWrite);
+  r.f.say(trust::key_change_of(renewed), r.f.alice.sign);
+  REQUIRE(r.world->control->book().append(before, {r.f.records.back()}).ok());
+  v1::PutSessionRequest session;
+  session.set_certificate(field(trust::encode_session(old)));
+  v1::PutSessionReply ignored;
+  grpc::ClientContext put_again;
+  r.world->say(put_again, r.world->token_of(r.user(r.f.alice)));
+  CHECK(r.world->people->PutSession(&put_again, session, &ignored).error_message() ==
+        "session: its user has new keys");
+  trust::LoginContext here{r.f.org, r.world->control->desk().challenge(), {}, r.f.laptop.machine};
+  const auto login = r.world->control->desk().login_machine(
+      here.nonce, here.machine, trust::sign_machine_login(here, r.f.laptop.sign),
+      trust::encode_session(old), {"unix:", {}});
+  REQUIRE(!login.ok());
+  CHECK(login.error().message == "session: its user has new keys");
 }
 
 TEST_CASE("present or not is said of the image's own domain alone") {
