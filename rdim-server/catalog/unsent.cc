@@ -51,16 +51,23 @@ Status Catalog::forget_unsent(const ImageId& id, const MachineId& machine) {
   DIMS_ASSIGN(const ImagePtr image, live(id));
   std::lock_guard lock(image->mutex);
   ImageRecord next = image->record;
-  if (!catalog::forget_unsent(next, machine)) {
-    return make_error(ErrorCode::kNotFound,
-                      "image '" + image->record.name + "' does not name machine " +
-                          machine.short_hex() + " as one that may hold unsent writes",
-                      "see 'rdim image info'");
-  }
-  DIMS_TRY(save(*image, std::move(next)));
-  // The bases of its sessions were kept for what it might still bring.
-  return close_sessions(
-      id, [&](const SessionRecord& session) { return session.machine == machine; }, {});
+  bool known = catalog::forget_unsent(next, machine);
+  if (known) DIMS_TRY(save(*image, std::move(next)));
+  // The bases of its sessions were kept for what it might still bring. One that only read, or threw
+  // away what it wrote, stands in no list and never ends if its machine was switched off.
+  DIMS_TRY(close_sessions(id,
+                          [&](const SessionRecord& session) {
+                            const bool its = session.machine == machine;
+                            known = known || its;
+                            return its;
+                          },
+                          {}));
+  if (known) return ok_status();
+  return make_error(ErrorCode::kNotFound,
+                    "image '" + image->record.name + "' knows no session of machine " +
+                        machine.short_hex() + " and does not name it as one that may hold " +
+                        "unsent writes",
+                    "see 'rdim image info'");
 }
 
 }  // namespace dims::catalog

@@ -10,6 +10,7 @@ namespace dims::services {
 namespace {
 
 constexpr std::size_t kImagesPerReply = 256;
+constexpr std::size_t kImageBytesPerReply = kMiB;  // well below a message's limit
 
 }  // namespace
 
@@ -55,6 +56,7 @@ DimsService::Unary* DimsService::ListImages(Context* context, const v1::ListImag
                                          : std::min<std::size_t>(request->limit(), kImagesPerReply);
                const access::AccessControl& control = context_.gate.control();
                std::string after = request->after_name();
+               std::size_t bytes = 0;
                for (;;) {
                  const auto images = context_.catalog.list_images(after, kImagesPerReply);
                  for (const contract::ImageInfo& image : images) {
@@ -63,11 +65,14 @@ DimsService::Unary* DimsService::ListImages(Context* context, const v1::ListImag
                        !control.may_administer(caller, image.id)) {
                      continue;
                    }
-                   if (static_cast<std::size_t>(reply->images_size()) == limit) {
+                   if (static_cast<std::size_t>(reply->images_size()) == limit ||
+                       bytes >= kImageBytesPerReply) {
                      reply->set_more(true);
                      return ok_status();
                    }
-                   to_proto(image, reply->add_images());
+                   v1::Image* const out = reply->add_images();
+                   to_proto(image, out);
+                   bytes += out->ByteSizeLong();
                  }
                  if (images.size() < kImagesPerReply) return ok_status();
                }

@@ -226,6 +226,27 @@ TEST_CASE_METHOD(CatalogFixture,
   }
 }
 
+TEST_CASE_METHOD(
+    CatalogFixture,
+    "an administrator ends the sessions of a machine that only read and never came back") {
+  const ImageInfo image = make_image("disk");
+  contract::SessionRequest session;
+  session.image = image.id;
+  session.session.bytes[0] = 1;
+  session.machine.bytes[0] = 1;
+  session.machine_name = "pc1";
+  session.mode = "readonly";
+  REQUIRE(catalog->open_session(session).ok());
+  const std::string row = catalog::session_key(image.id, session.session);
+  MachineId other;
+  other.bytes[0] = 2;
+  CHECK(code_of(catalog->forget_unsent(image.id, other)) == ErrorCode::kNotFound);
+  CHECK(refs.get(row)->has_value());
+  CHECK(catalog->forget_unsent(image.id, session.machine).ok());
+  CHECK(!refs.get(row)->has_value());
+  CHECK(code_of(catalog->forget_unsent(image.id, session.machine)) == ErrorCode::kNotFound);
+}
+
 TEST_CASE_METHOD(CatalogFixture,
                  "who takes over from a living holder names it; a hand-off names nobody") {
   const ImageInfo image = make_image("disk");
