@@ -75,8 +75,11 @@ class AccessService : public v1::Access::CallbackService {
   // Bytes in the user's private domain.
   Result<std::uint64_t> stored_for(const trust::UserId& user);
   // New keys of an image must name its head: what came after it would be nobody's.
-  Status check_epochs(const std::vector<Bytes>& records);
-  void audit_records(const access::Caller& caller, const std::vector<Bytes>& records);
+  Status check_epochs(const std::vector<trust::LogRecord>& records);
+  void audit_records(const access::Caller& caller, const std::vector<trust::LogRecord>& records);
+  Result<trust::Position> append_log(const access::Caller& caller, const trust::Position& expected,
+                                     const std::vector<Bytes>& records,
+                                     const access::OrgBook::Also& also);
 
   ServiceContext& context_;
 };

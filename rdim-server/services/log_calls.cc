@@ -1,4 +1,6 @@
 // The organisation's log, and users' records, which change with it.
+#include <algorithm>
+
 #include "rdim-server/services/access_service.h"
 #include "rdim-server/services/log_stream.h"
 
@@ -19,22 +21,46 @@ Result<trust::Position> from_proto(const v1::LogPosition& position) {
   return out;
 }
 
-void AccessService::audit_records(const Caller& caller, const std::vector<Bytes>& records) {
+namespace {
+
+// Far above what a rotation of an organisation's images sends at once.
+constexpr std::size_t kRecordsPerCallMax = 8192;
+
+Result<std::vector<trust::LogRecord>> decode_records(const std::vector<Bytes>& records) {
+  if (records.size() > kRecordsPerCallMax) {
+    return make_error(ErrorCode::kInvalidArgument,
+                      std::to_string(records.size()) + " log records in one call",
+                      "send at most " + std::to_string(kRecordsPerCallMax) + " at once");
+  }
+  std::vector<trust::LogRecord> out;
   for (const Bytes& bytes : records) {
-    const auto record = trust::decode_record(bytes);
-    if (!record.ok()) continue;
+    DIMS_ASSIGN(auto record, trust::decode_record(bytes));
+    out.push_back(std::move(record));
+  }
+  return out;
+}
+
+const trust::KeyEpoch* new_image_keys(const trust::LogRecord& record) {
+  const auto* const epoch = std::get_if<trust::KeyEpoch>(&record.body);
+  return epoch != nullptr && epoch->scope == trust::KeyScope::kImage ? epoch : nullptr;
+}
+
+}  // namespace
+
+void AccessService::audit_records(const Caller& caller,
+                                  const std::vector<trust::LogRecord>& records) {
+  for (const trust::LogRecord& record : records) {
     ImageId image;
-    if (const auto* acl = std::get_if<trust::ImageAcl>(&record->body)) image = acl->image;
-    control().audit().add(caller, std::string(trust::record_kind_name(record->kind())), image,
-                          "log record " + std::to_string(record->seq));
+    if (const auto* acl = std::get_if<trust::ImageAcl>(&record.body)) image = acl->image;
+    control().audit().add(caller, std::string(trust::record_kind_name(record.kind())), image,
+                          "log record " + std::to_string(record.seq));
   }
 }
 
-Status AccessService::check_epochs(const std::vector<Bytes>& records) {
-  for (const Bytes& bytes : records) {
-    const auto record = trust::decode_record(bytes);
-    const auto* const epoch = record.ok() ? std::get_if<trust::KeyEpoch>(&record->body) : nullptr;
-    if (epoch == nullptr || epoch->scope != trust::KeyScope::kImage) continue;
+Status AccessService::check_epochs(const std::vector<trust::LogRecord>& records) {
+  for (const trust::LogRecord& record : records) {
+    const trust::KeyEpoch* const epoch = new_image_keys(record);
+    if (epoch == nullptr) continue;
     ImageId id;
     id.bytes = epoch->id.bytes;
     const auto image = context_.catalog.get_image(id);
@@ -45,6 +71,24 @@ Status AccessService::check_epochs(const std::vector<Bytes>& records) {
                       "look at it again, and say which version is the last of the old keys");
   }
   return ok_status();
+}
+
+Result<trust::Position> AccessService::append_log(const Caller& caller,
+                                                  const trust::Position& expected,
+                                                  const std::vector<Bytes>& records,
+                                                  const access::OrgBook::Also& also) {
+  DIMS_ASSIGN(const auto decoded, decode_records(records));
+  const auto append = [&]() -> Result<trust::Position> {
+    // Commits are held up for new keys of an image alone: who may append nothing, or something
+    // else, stops nobody.
+    std::unique_lock no_commits(context_.epochs, std::defer_lock);
+    if (std::any_of(decoded.begin(), decoded.end(), new_image_keys)) no_commits.lock();
+    DIMS_TRY(check_epochs(decoded));
+    return control().book().append(expected, records, also);
+  };
+  DIMS_ASSIGN(const trust::Position position, append());
+  audit_records(caller, decoded);
+  return position;
 }
 
 AccessService::Unary* AccessService::InitOrg(Context* context, const v1::InitOrgRequest* request,
@@ -99,11 +143,8 @@ AccessService::Unary* AccessService::AppendLog(Context* context,
              [this, request, reply](const Caller& caller, const Ticket&) -> Status {
                DIMS_ASSIGN(const trust::Position expected, from_proto(request->expected()));
                const std::vector<Bytes> records = bytes_of(request->records());
-               const std::unique_lock no_commits(context_.epochs);
-               DIMS_TRY(check_epochs(records));
                DIMS_ASSIGN(const trust::Position position,
-                           control().book().append(expected, records));
-               audit_records(caller, records);
+                           append_log(caller, expected, records, {}));
                to_proto(position, reply->mutable_position());
                return ok_status();
              });
@@ -145,10 +186,7 @@ AccessService::Unary* AccessService::PutUserRecord(Context* context,
           DIMS_TRY(control().people().put_user(record));
         } else {
           DIMS_ASSIGN(const trust::Position expected, from_proto(request->expected()));
-          const std::unique_lock no_commits(context_.epochs);
-          DIMS_TRY(check_epochs(records));
-          DIMS_TRY(control().book().append(expected, records, also));
-          audit_records(caller, records);
+          DIMS_TRY(append_log(caller, expected, records, also));
         }
         control().audit().add(caller, "user-record", {},
                               "generation " + std::to_string(record.generation));

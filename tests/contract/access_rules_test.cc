@@ -283,6 +283,22 @@ TEST_CASE("a version is committed by a session of its caller's") {
   CHECK(login.error().message == "session: its user has new keys");
 }
 
+TEST_CASE("too many log records in one call are refused before any is looked at") {
+  Rules r;
+  const Bytes record = r.f.make(trust::Policy{}, r.f.admin.sign).bytes;
+  const auto at = r.world->control->book().position();
+  v1::AppendLogRequest request;
+  request.mutable_expected()->set_seq(at.seq);
+  request.mutable_expected()->set_hash(field(at.hash.view()));
+  for (int i = 0; i < 8193; ++i) request.add_records(field(record));
+  grpc::ClientContext context;
+  r.world->say(context, r.world->token_of(r.user(r.f.bob)));
+  v1::AppendLogReply reply;
+  const auto status = r.world->people->AppendLog(&context, request, &reply);
+  CHECK(status.error_code() == grpc::StatusCode::INVALID_ARGUMENT);
+  CHECK(status.error_message() == "8193 log records in one call");
+}
+
 TEST_CASE("present or not is said of the image's own domain alone") {
   Rules r;
   const auto base = r.world->make_image(r.f.master, "master", r.f.domain);
