@@ -70,6 +70,19 @@ Result<std::optional<FolderIdentity>> read_identity(io::FileSystem& fs, const st
   return std::optional<FolderIdentity>{identity};
 }
 
+Status check_unused(io::FileSystem& fs, const std::string& folder) {
+  DIMS_ASSIGN(const auto names, fs.list(folder));
+  for (const std::string& name : names) {
+    if (name != "lock" && name != "control.sock" && name != "machine-secret" &&
+        name != "machine-secret.new" && name != "identity.new") {
+      return make_error(ErrorCode::kInvalidArgument,
+                        "cache folder " + folder + " holds other files (" + name + ")",
+                        "give LDIM a folder of its own");
+    }
+  }
+  return ok_status();
+}
+
 Result<FolderIdentity> prepare_folder(io::FileSystem& fs, const std::string& folder,
                                       const ImageId& image, const format::KeyFile& key,
                                       Random& random) {
@@ -89,15 +102,7 @@ Result<FolderIdentity> prepare_folder(io::FileSystem& fs, const std::string& fol
     }
     return *known;
   }
-  DIMS_ASSIGN(const auto names, fs.list(folder));
-  for (const std::string& name : names) {
-    if (name != "lock" && name != "control.sock" && name != "machine-secret" &&
-        name != "machine-secret.new" && name != "identity.new") {
-      return make_error(ErrorCode::kInvalidArgument,
-                        "cache folder " + folder + " holds other files (" + name + ")",
-                        "give LDIM a folder of its own");
-    }
-  }
+  DIMS_TRY(check_unused(fs, folder));
   FolderIdentity identity{key.machine_of_record(random.id<MachineId>()), image,
                           key.key_check(image)};
   DIMS_TRY(io::replace_file(fs, folder + "/machine-secret", random.id<Secret32>().view()));

@@ -38,6 +38,9 @@ struct FolderIdentity {
 // What is known without the keys; nullopt for a folder that LDIM has not used yet.
 Result<std::optional<FolderIdentity>> read_identity(io::FileSystem& fs, const std::string& folder);
 
+// kInvalidArgument if a folder without an identity holds what is not LDIM's.
+Status check_unused(io::FileSystem& fs, const std::string& folder);
+
 struct FolderKeys {
   crypto::HeldKey journal;  // J
   crypto::HeldKey pages;    // P

@@ -1,9 +1,13 @@
 #include "nbdkit-ldim/disk/preflight.h"
 
+#include <unistd.h>
+
+#include <cerrno>
 #include <thread>
 
 #include "common/format/key_file.h"
 #include "common/io/child.h"
+#include "common/io/errno_map.h"
 #include "nbdkit-ldim/disk/cache_folder.h"
 
 namespace dims::ldim {
@@ -66,16 +70,21 @@ Status preflight(const DiskOptions& options, const Connect& connect) {
                         "use the key file that the image was imported with");
     }
     DIMS_ASSIGN(const bool there, fs.exists(options.cache_folder));
-    if (there && known) {
-      // Taken and given back: somebody else's lock is worth an error on the terminal.
+    if (there && !known) DIMS_TRY(check_unused(fs, options.cache_folder));
+    if (there) {
+      // Taken and given back: somebody else's lock is worth an error on the terminal, and so is a
+      // folder that cannot be written to.
       DIMS_ASSIGN(const auto lock, FolderLock::take(options.cache_folder));
     } else if (!there) {
-      DIMS_ASSIGN(const bool parent, fs.exists(io::parent_folder(options.cache_folder)));
-      if (!parent) {
+      const std::string parent = io::parent_folder(options.cache_folder);
+      DIMS_ASSIGN(const bool parent_there, fs.exists(parent));
+      if (!parent_there) {
         return make_error(ErrorCode::kNotFound,
                           "the folder above " + options.cache_folder + " does not exist",
                           "make it first");
       }
+      if (::access(parent.c_str(), W_OK | X_OK) != 0)
+        return io::errno_error(errno, "cannot make a folder in", parent);
     }
   }
   const auto asked = io::run_in_child([&]() -> Result<Bytes> {
