@@ -47,6 +47,7 @@ class BidiStream : public grpc::ServerBidiReactor<Request, Reply>,
     context_.budget.take(bytes);
     // A stream keeps the token that it began with: only a new one can carry another.
     const bool login_ended = ok && context_.gate.needs_login(ticket_);
+    std::uint64_t released = 0;
     {
       std::lock_guard lock(mutex_);
       charged_ += bytes;
@@ -57,7 +58,9 @@ class BidiStream : public grpc::ServerBidiReactor<Request, Reply>,
       } else if (!over()) {
         accept(std::exchange(incoming_, Request()), bytes);
       }
+      released = std::exchange(released_, 0);
     }
+    context_.budget.give_back(released);  // it wakes other streams: without the lock
     advance();
   }
   void OnWriteDone(bool ok) override {
@@ -98,15 +101,20 @@ class BidiStream : public grpc::ServerBidiReactor<Request, Reply>,
     ++in_flight_;
     request_bytes_ += bytes;
   }
-  // The caller gives the bytes back to the budget when he has left the lock.
   void end_request(std::uint64_t bytes) {
     --in_flight_;
     request_bytes_ -= bytes;
-    charged_ -= bytes;
+  }
+  // The caller gives the bytes back to the budget when he has left the lock.
+  void uncharge(std::uint64_t bytes) { charged_ -= bytes; }
+  // Of accept(): the request's bytes are kept no longer.
+  void release(std::uint64_t bytes) {
+    uncharge(bytes);
+    released_ += bytes;
   }
   void push_reply(Reply reply, contract::Priority priority) {
     if (over()) return;
-    const std::uint64_t bytes = reply.ByteSizeLong();
+    const std::uint64_t bytes = reply.ByteSizeLong() + kReplyCosts;
     reply_bytes_ += bytes;
     auto at = replies_.end();
     // Before those that may wait longer, never before the one that is being written.
@@ -165,6 +173,8 @@ class BidiStream : public grpc::ServerBidiReactor<Request, Reply>,
   std::size_t tasks_ = 0;
 
  private:
+  static constexpr std::uint64_t kReplyCosts = 512;  // beside its bytes: small ones count, too
+
   struct Queued {
     Reply reply;
     std::uint64_t bytes = 0;
@@ -174,7 +184,10 @@ class BidiStream : public grpc::ServerBidiReactor<Request, Reply>,
   bool may_read() const {
     return !reading_ && !no_more_reads_ && !waiting_for_room_ && !over() &&
            in_flight_ < 2 * std::size_t{context_.limits.requests_in_flight_max} &&
-           request_bytes_ < context_.limits.stream_request_bytes_max;
+           request_bytes_ < context_.limits.stream_request_bytes_max &&
+           // Who reads no replies is asked for no more. Twice what stops the work, so that a cancel
+           // still comes through.
+           reply_bytes_ < 2 * context_.limits.stream_reply_bytes_max;
   }
   void woken() {
     {
@@ -196,7 +209,8 @@ class BidiStream : public grpc::ServerBidiReactor<Request, Reply>,
   std::list<Queued> replies_;  // the first may be under way
   std::size_t in_flight_ = 0;
   std::uint64_t request_bytes_ = 0;
-  std::uint64_t charged_ = 0;  // to the budget of all streams
+  std::uint64_t charged_ = 0;   // to the budget of all streams
+  std::uint64_t released_ = 0;  // to be given back to it
   bool reading_ = false;
   bool writing_ = false;
   bool waiting_for_room_ = false;

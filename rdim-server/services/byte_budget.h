@@ -1,4 +1,4 @@
-// ByteBudget: the bytes of requests that all streams together have read and not yet answered. A
+// ByteBudget: the bytes of messages that all streams together have read and still hold. A
 // stream reads on only while there is room; one message a stream may pass the limit.
 //
 // Threads: thread-safe; wake-ups run on the thread that gives bytes back, without locks. Errors:

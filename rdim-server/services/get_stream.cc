@@ -26,6 +26,9 @@ void GetStream::accept(v1::GetRequest request, std::uint64_t bytes) {
     for (std::uint32_t i = 0; i < job->keys.size(); ++i) job->indexes.push_back(i);
     jobs_[job->request] = job;
   }
+  // What is left of the message counts for this stream alone: a client that does not read its
+  // replies must not keep all others waiting.
+  release(bytes);
   waiting_.at(static_cast<std::size_t>(job->priority)).push_back(std::move(job));
   progress();
 }
@@ -66,7 +69,6 @@ void GetStream::work_on(const JobPtr& job) {
     if (found != jobs_.end() && found->second == job) jobs_.erase(found);
     end_request(job->bytes);
   }
-  context_.budget.give_back(job->bytes);
 }
 
 bool GetStream::fill(Job& job, v1::GetReply& reply) {

@@ -76,6 +76,7 @@ void HasStream::accept(v1::HasRequest request, std::uint64_t bytes) {
       std::lock_guard lock(mutex_);
       push_reply(std::move(reply), contract::Priority::kWriteBack);
       end_request(bytes);
+      uncharge(bytes);
     }
     context_.budget.give_back(bytes);
   });
@@ -107,6 +108,7 @@ void PutStream::accept(v1::PutRequest request, std::uint64_t bytes) {
       std::lock_guard lock(mutex_);
       push_reply(std::move(reply), contract::Priority::kWriteBack);
       end_request(bytes);
+      uncharge(bytes);
     }
     context_.budget.give_back(bytes);
   });

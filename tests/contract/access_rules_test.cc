@@ -1,5 +1,8 @@
 // What rights alone do not say: branches, versions of other images, who signs, how much is too
 // much.
+#include <atomic>
+#include <thread>
+
 #include "common/format/version.h"
 #include "tests/contract/access_world.h"
 
@@ -297,6 +300,30 @@ TEST_CASE("too many log records in one call are refused before any is looked at"
   const auto status = r.world->people->AppendLog(&context, request, &reply);
   CHECK(status.error_code() == grpc::StatusCode::INVALID_ARGUMENT);
   CHECK(status.error_message() == "8193 log records in one call");
+}
+
+TEST_CASE("who reads no replies is asked for no more requests") {
+  AccessWorld world({});
+  grpc::ClientContext context;
+  const auto stream = world.dims->Has(&context);
+  constexpr std::uint64_t kRequests = 50'000;  // far more bytes than any window on the way holds
+  std::atomic<std::uint64_t> sent{0};
+  std::atomic<bool> over{false};
+  std::thread writer([&] {
+    v1::HasRequest request;
+    request.set_image(std::string(1024, 'x'));  // refused, and answered
+    while (sent < kRequests && stream->Write(request)) ++sent;
+    over = true;
+  });
+  // Until the writer stands still; on a slow machine that is seen too early, and nothing is wrong.
+  for (std::uint64_t before = 1; !over && before != sent;) {
+    before = sent;
+    std::this_thread::sleep_for(std::chrono::seconds(1));
+  }
+  CHECK(sent < kRequests);
+  context.TryCancel();
+  writer.join();
+  stream->Finish();
 }
 
 TEST_CASE("present or not is said of the image's own domain alone") {
