@@ -111,6 +111,7 @@ std::chrono::nanoseconds SimRemote::pause_of(const Drawn& drawn) const {
 // body owns what it needs: it may run long after the call has returned.
 template <typename T, typename Body>
 Result<T> SimRemote::run(Call call, ByteView identity, Body body) {
+  const auto alive = server_.alive();
   DIMS_TRY(before(call));
   const Drawn drawn = draw(call, identity);
   switch (drawn.fate) {
@@ -208,8 +209,9 @@ Result<std::vector<VersionInfo>> SimRemote::list_versions(const ImageId& image,
       });
 }
 
+// Also by the disk's watch: no call of the driven thread's order.
 Result<SessionAnswer> SimRemote::open_session(const SessionRequest& request) {
-  return run<SessionAnswer>(Call::kChange, request.session.view(),
+  return run<SessionAnswer>(Call::kAsk, request.session.view(),
                             [this, request] { return server_.catalog().open_session(request); });
 }
 

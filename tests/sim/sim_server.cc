@@ -12,6 +12,7 @@ SimServer::SimServer(SimClock& clock, std::uint64_t seed)
 void SimServer::restart() {
   catalog::CatalogOptions options;
   options.lease_term = kLeaseTerm;
+  const std::unique_lock nobody_calls(life_);
   auto opened = catalog::Catalog::open(objects_, refs_, generation_, clock_, random_, options);
   if (!opened.ok()) std::abort();
   catalog_ = std::move(opened).value();

@@ -1,12 +1,14 @@
 // SimServer: the real catalog over its memory stores, and a judge beside it that keeps its own
 // account of leases: every commit that the catalog accepts must carry the newest token, unexpired.
 //
-// Threads: thread-safe, but for restart(). Ownership: the clock outlives it. Units: simulated time.
-// Errors: the catalog's; what the judge finds is in violations().
+// Threads: thread-safe, and so is restart() for calls that hold alive(). Ownership: the clock
+// outlives it. Units: simulated time. Errors: the catalog's; what the judge finds is in
+// violations().
 #pragma once
 
 #include <map>
 #include <memory>
+#include <mutex>
 #include <shared_mutex>
 #include <string>
 #include <vector>
@@ -28,6 +30,8 @@ class SimServer {
   stores::MemoryRefStore& refs() { return refs_; }
   // Killed and started again on the same stores: every lease gets a full term.
   void restart();
+  // While one is held the server is not killed: a disk's own threads may call at any time.
+  std::shared_lock<std::shared_mutex> alive() { return std::shared_lock(life_); }
 
   // The catalog's calls that the judge watches.
   Result<contract::LeaseGrant> acquire_lease(const contract::LeaseRequest& request);
@@ -53,6 +57,7 @@ class SimServer {
   stores::MemoryRefStore refs_;
   GenerationId generation_;
   std::unique_ptr<catalog::Catalog> catalog_;
+  std::shared_mutex life_;  // taken before mutex_
   std::mutex mutex_;
   std::map<ImageId, Held> held_;
   std::vector<std::string> violations_;
