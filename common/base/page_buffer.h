@@ -1,7 +1,7 @@
 // PageBuffer: bytes that begin at a page's boundary, for what the kernel copies out of files.
 //
-// malloc puts large blocks 16 bytes behind a boundary, and there "rep movsb" copies file pages at
-// a third or a quarter of its speed (bench/copy_bench shows it). Threads: a value, movable.
+// malloc puts large blocks 16 bytes behind a boundary, where the kernel was seen to copy file pages
+// at a fifth of its speed (bench/copy_bench shows it). Threads: a value, movable.
 // Ownership: of its memory. Units: bytes; zeroed at first.
 #pragma once
 
@@ -24,7 +24,6 @@ class PageBuffer {
   }
 
   std::uint8_t* data() { return data_.get(); }
-  std::size_t size() const { return bytes_; }
   MutByteView view() { return {data_.get(), bytes_}; }
   ByteView view() const { return {data_.get(), bytes_}; }
 

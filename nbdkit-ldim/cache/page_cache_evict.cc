@@ -99,7 +99,7 @@ void PageCacheImpl::make_room_ahead() {
     const bool room = room_for_segment();
     if (room && table_.size() <= kMaxSegments) return;
     if (!room && grow_limit()) continue;
-    // Too many, not too large: what a short run left behind moves, and nothing is lost.
+    // Too many, not too large: what a short run left behind moves, as far as the budget goes.
     const SegmentPtr victim = room ? shortest() : table_.oldest(current_.get());
     if (victim == nullptr) return;
     evict(victim, room ? Carry::kAll : Carry::kUsed, budget_pages);
