@@ -31,10 +31,7 @@ class RawSource : public Source {
           ::pread(fd_, out.data() + done, out.size() - done, static_cast<off_t>(offset + done));
       if (n < 0 && errno == EINTR) continue;
       if (n < 0) return io::errno_error(errno, "cannot read", path_);
-      if (n == 0) {
-        return make_error(ErrorCode::kIo, path_ + " became shorter while it was read",
-                          "stop whoever writes to it and try again");
-      }
+      if (n == 0) return became_shorter();
       done += static_cast<std::size_t>(n);
     }
     return ok_status();
@@ -44,8 +41,9 @@ class RawSource : public Source {
     if (from >= bytes_) return std::optional<ByteRange>();
     const off_t data = ::lseek(fd_, static_cast<off_t>(from), SEEK_DATA);
     if (data < 0) {
-      if (errno == ENXIO) return std::optional<ByteRange>();
-      return std::optional(ByteRange{from, bytes_ - from});  // no holes known here
+      if (errno != ENXIO) return std::optional(ByteRange{from, bytes_ - from});  // knows no holes
+      DIMS_TRY(still_whole());
+      return std::optional<ByteRange>();
     }
     const off_t hole = ::lseek(fd_, data, SEEK_HOLE);
     const std::uint64_t first = static_cast<std::uint64_t>(data);
@@ -55,7 +53,20 @@ class RawSource : public Source {
     return std::optional(ByteRange{first, end - first});
   }
 
+  Status still_whole() const override {
+    struct stat st {};
+    if (::fstat(fd_, &st) != 0) return io::errno_error(errno, "cannot examine", path_);
+    if (S_ISREG(st.st_mode) && static_cast<std::uint64_t>(st.st_size) < bytes_)
+      return became_shorter();
+    return ok_status();
+  }
+
  private:
+  Error became_shorter() const {
+    return make_error(ErrorCode::kIo, path_ + " became shorter while it was read",
+                      "stop whoever writes to it and try again");
+  }
+
   std::string path_;
   int fd_;
   std::uint64_t bytes_;

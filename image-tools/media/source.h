@@ -27,6 +27,9 @@ class Source {
   virtual Status read_at(std::uint64_t offset, MutByteView out) = 0;
   // The first stretch at or after `from` that may hold data; nullopt: zeros up to the end.
   virtual Result<std::optional<ByteRange>> next_data(std::uint64_t from) = 0;
+  // Refused when it is shorter by now than bytes(): what is gone looks like holes. Asked after the
+  // last read, before anybody believes what was read.
+  virtual Status still_whole() const { return ok_status(); }
 };
 
 struct SourceOptions {
