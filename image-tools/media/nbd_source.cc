@@ -39,7 +39,7 @@ Result<std::unique_ptr<Source>> open_qemu_source(const std::string& path, const 
                                                  unsigned connections) {
   DIMS_ASSIGN(auto child, NbdChild::start({"qemu-nbd", "--read-only", "--format=" + format,
                                            "--shared=" + std::to_string(connections + 1),
-                                           "--discard=ignore", "--", path}));
+                                           "--discard=ignore", "--", qemu_path(path)}));
   auto pool = NbdPool::connect_socket(child->socket_path(), {connections, false});
   if (!pool.ok()) return child->explain(pool.error());
   return std::unique_ptr<Source>(std::make_unique<NbdSource>(

@@ -80,8 +80,12 @@ Result<std::unique_ptr<Target>> open_qemu_target(const std::string& path,
                                                  const TargetOptions& options) {
   DIMS_ASSIGN(PendingFile file, PendingFile::reserve(path, options.force, true));
   const std::uint64_t bytes = round_up(options.image_bytes, kSectorBytes);
-  DIMS_ASSIGN(const Output made, run({"qemu-img", "create", "-q", "-f", options.format, "--",
-                                      file.temporary(), std::to_string(bytes)}));
+  const std::string name = qemu_path(file.temporary());
+  std::vector<std::string> create = {"qemu-img", "create", "-q", "-f", options.format};
+  // Without it the size is rounded up to what cylinders, heads and sectors can say.
+  if (options.format == "vpc") create.insert(create.end(), {"-o", "force_size=on"});
+  create.insert(create.end(), {"--", name, std::to_string(bytes)});
+  DIMS_ASSIGN(const Output made, run(create));
   if (made.exit_code != 0) {
     return make_error(
         ErrorCode::kIo,
@@ -89,9 +93,9 @@ Result<std::unique_ptr<Target>> open_qemu_target(const std::string& path,
         "see 'qemu-img create --help' for the formats");
   }
   DIMS_ASSIGN(auto child,
-              NbdChild::start(
-                  {"qemu-nbd", "--format=" + options.format, "--cache=writeback", "--discard=unmap",
-                   "--shared=" + std::to_string(options.connections + 1), "--", file.temporary()}));
+              NbdChild::start({"qemu-nbd", "--format=" + options.format, "--cache=writeback",
+                               "--discard=unmap",
+                               "--shared=" + std::to_string(options.connections + 1), "--", name}));
   auto pool = NbdPool::connect_socket(child->socket_path(), {options.connections, true});
   if (!pool.ok()) return child->explain(pool.error());
   if ((*pool)->bytes() < options.image_bytes)

@@ -16,7 +16,7 @@ namespace {
 // What qemu-img takes the file for.
 Result<std::string> probe(const std::string& path) {
   DIMS_ASSIGN(const Output info,
-              run({"qemu-img", "info", "--force-share", "--output=json", "--", path}));
+              run({"qemu-img", "info", "--force-share", "--output=json", "--", qemu_path(path)}));
   if (info.exit_code != 0) {
     std::string words = info.err;
     while (!words.empty() && words.back() == '\n') words.pop_back();

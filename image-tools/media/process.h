@@ -23,6 +23,11 @@ struct Output {
 // Runs a program with these arguments and collects what it prints (at most 1 MiB each).
 Result<Output> run(const std::vector<std::string>& arguments);
 
+// A path as QEMU's programs take it: "disk-12:30.raw" would be a protocol to them.
+inline std::string qemu_path(const std::string& path) {
+  return path.starts_with('/') ? path : "./" + path;
+}
+
 // A qemu-nbd that serves one file on a socket in a folder that only we can open.
 class NbdChild {
  public:

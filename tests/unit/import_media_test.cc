@@ -169,6 +169,44 @@ TEST_CASE("other formats are written and read back through qemu-nbd") {
   CHECK(folder.entries() == 4);
 }
 
+TEST_CASE("a vhd keeps a size that is no whole number of cylinders, and names may hold colons") {
+  const std::string before = std::filesystem::current_path();
+  Folder folder;
+  std::filesystem::current_path(std::filesystem::path(folder.file("x")).parent_path());
+  for (const std::string path : {"out.vhd", "disk-12:30.qcow2"}) {
+    INFO(path);
+    media::TargetOptions options;
+    options.image_bytes = (64 << 20) + 3 * 512;
+    {
+      auto target = media::open_target(path, options);
+      INFO((target.ok() ? "" : target.error().to_string()));
+      REQUIRE(target.ok());
+      REQUIRE((*target)->finish().ok());
+    }
+    auto source = media::open_source(path, {});
+    INFO((source.ok() ? "" : source.error().to_string()));
+    REQUIRE(source.ok());
+    CHECK((*source)->bytes() == options.image_bytes);
+  }
+  std::filesystem::current_path(before);
+}
+
+TEST_CASE("a raw file that becomes shorter is an error, not holes to the end") {
+  Folder folder;
+  const std::string path = folder.file("disk.raw");
+  Bytes data(1 << 20, 7);
+  std::ofstream(path, std::ios::binary)
+      .write(reinterpret_cast<const char*>(data.data()), static_cast<std::streamsize>(data.size()));
+  auto source = media::open_source(path, {});
+  REQUIRE(source.ok());
+  CHECK((*source)->still_whole().ok());
+  std::filesystem::resize_file(path, 512 << 10);
+  const auto next = (*source)->next_data(600 << 10);
+  REQUIRE(!next.ok());
+  CHECK(next.error().message.find("became shorter") != std::string::npos);
+  CHECK(!(*source)->still_whole().ok());
+}
+
 TEST_CASE("programs that are missing or fail are named") {
 #if !defined(__SANITIZE_THREAD__)  // it makes a fork of vfork: the child's failure is not seen
   const auto missing = media::run({"dims-no-such-program"});
