@@ -2,6 +2,8 @@
 
 #include <thread>
 
+#include <spdlog/spdlog.h>
+
 #include "common/base/parse.h"
 #include "image-tools/transfer/lease_keeper.h"
 #include "image-tools/transfer/node_prefetch.h"
@@ -113,8 +115,8 @@ Result<ImageInfo> Import::create() {
   return remote_.create_image(wanted);
 }
 
-// An import of this machine that was killed leaves an image without a version and a lease that
-// nobody renews: its end is waited for, once. A lease that lives on is somebody's.
+// An import of this machine that was killed leaves a lease that nobody renews: its end is waited
+// for, once. A lease that lives on is somebody's.
 Status Import::acquire() {
   constexpr std::chrono::milliseconds kPause{200};
   std::chrono::milliseconds left{-1};
@@ -124,11 +126,14 @@ Status Import::acquire() {
       lease_ = std::move(lease).value();
       return ok_status();
     }
-    if (lease.error().code != ErrorCode::kLeaseHeld || !report_.resumed || left.count() == 0)
-      return lease.error();
+    if (lease.error().code != ErrorCode::kLeaseHeld || left.count() == 0) return lease.error();
     DIMS_ASSIGN(const ImageInfo now, remote_.get_image(image_.id));
     if (now.holder && !(now.holder->machine == who_.machine)) return lease.error();
-    if (left.count() < 0) left = (now.holder ? now.holder->expires_in : kPause) + 2 * kPause;
+    if (left.count() < 0) {
+      left = (now.holder ? now.holder->expires_in : kPause) + 2 * kPause;
+      spdlog::warn("another import of this machine has or had the image; waiting {} s for its end",
+                   std::chrono::ceil<std::chrono::seconds>(left).count());
+    }
     if (progress_.cancel) return cancelled();
     std::this_thread::sleep_for(std::min(kPause, left));
     left -= std::min(kPause, left);
@@ -171,6 +176,7 @@ Result<Reference> Import::pass() {
     return editor.replace(stretch.pages, stretch.extents);
   });
   DIMS_TRY(read_all);
+  DIMS_TRY(source_.still_whole());
   DIMS_TRY(holes_until(pages));
   DIMS_ASSIGN(const Reference root, editor.finish());
   DIMS_TRY(uploader.finish());

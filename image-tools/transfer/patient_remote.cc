@@ -13,9 +13,10 @@ using contract::ImageInfo;
 using contract::LeaseGrant;
 using contract::VersionInfo;
 
-bool PatientRemote::again(const Error& error, int attempt) {
+bool PatientRemote::again(const Error& error, int attempt, std::chrono::nanoseconds began) {
   if (error.code != ErrorCode::kUnavailable || patience_.count() == 0) return false;
-  const auto give_up = answered_.load() + patience_;
+  // A call after a long time without any (a stretch of zeros) has its own patience.
+  const auto give_up = std::max(answered_.load(), began) + patience_;
   if (clock_.boottime() >= give_up || progress_.cancel) return false;
   if (!told_.exchange(true)) {
     spdlog::warn("waiting up to {} s for the server: {}", patience_.count() / 1000,
@@ -31,9 +32,10 @@ bool PatientRemote::again(const Error& error, int attempt) {
 
 template <typename Call>
 auto PatientRemote::patiently(const Call& call) -> decltype(call()) {
+  const auto began = clock_.boottime();
   for (int attempt = 0;; ++attempt) {
     auto answer = call();
-    if (answer.ok() || !again(answer.error(), attempt)) {
+    if (answer.ok() || !again(answer.error(), attempt, began)) {
       if (answer.ok()) answered_ = clock_.boottime();
       if (answer.ok() && told_.exchange(false)) spdlog::warn("the server answers again");
       return answer;

@@ -75,7 +75,7 @@ class PatientRemote : public contract::Remote {
   template <typename Call>
   auto patiently(const Call& call) -> decltype(call());
   // True: ask again, after a pause. False: that error is the answer.
-  bool again(const Error& error, int attempt);
+  bool again(const Error& error, int attempt, std::chrono::nanoseconds began);
 
   contract::Remote& remote_;
   const std::chrono::milliseconds patience_;

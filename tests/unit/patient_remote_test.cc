@@ -73,6 +73,16 @@ TEST_CASE("a transfer goes on when the line is back") {
   CHECK(done.ok());
 }
 
+TEST_CASE("a call after a long time without any has its own patience") {
+  ImportBench bench;
+  transfer::Progress progress;
+  transfer::PatientRemote patient(bench.remote, std::chrono::minutes(2), bench.clock, progress);
+  REQUIRE(patient.hello().ok());
+  bench.clock.advance(std::chrono::minutes(10));  // zeros, or a target that takes its time
+  bench.remote.fail(RemoteCall::kHello, away(), 2);
+  CHECK(patient.hello().ok());
+}
+
 TEST_CASE("patience has an end, and an interrupt ends it at once") {
   ImportBench bench;
   const MemoryDisk disk = test::random_disk(bench.random, kMiB, 60);
