@@ -83,13 +83,13 @@ Status run_collection(Session& session, bool dry_run) {
   DIMS_ASSIGN(const std::uint64_t run, admin->start_collection(dry_run));
   for (;;) {
     DIMS_ASSIGN(const contract::CollectionStatus status, admin->collection_status());
-    // A server that started anew counts from 1 again, and goes on by itself.
     if (!status.running && status.run >= run) {
       if (status.failed) return *status.failed;
       print(session, status);
       return ok_status();
     }
-    if (!status.running && status.run < run && status.ended_unix_s != 0 && status.run == 0) {
+    // A server that was started anew counts from 1 again.
+    if (!status.running && status.run < run) {
       return make_error(ErrorCode::kUnavailable, "the server was restarted meanwhile",
                         "it begins the collection anew by itself: see 'rdim gc status'");
     }
@@ -151,6 +151,12 @@ ExitCode code_of(const contract::CheckReport& report) {
   return damaged ? kExitDamaged : repaired ? kExitRepaired : kExitOk;
 }
 
+// What is left damaged outweighs what was mended, whatever their numbers are.
+ExitCode worse(ExitCode a, ExitCode b) {
+  if (a == kExitDamaged || b == kExitDamaged) return kExitDamaged;
+  return std::max(a, b);
+}
+
 std::string summary(const contract::CheckReport& report) {
   return std::to_string(report.progress.objects) + " objects (" +
          format_size(report.progress.bytes) + "), " + std::to_string(report.progress.versions) +
@@ -202,7 +208,7 @@ ExitCode show_last(Session& session) {
                              : format_size(report->progress.bytes) + " read, " +
                                    std::to_string(report->findings_total) + " findings"));
   }
-  return std::max(code_of(last->check), code_of(last->scrub));
+  return worse(code_of(last->check), code_of(last->scrub));
 }
 
 struct RetentionOptions {

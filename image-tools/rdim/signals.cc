@@ -9,10 +9,17 @@
 namespace dims::rdim {
 namespace {
 
+// What is ignored (nohup, a shell's background jobs) stays so: a signal that is blocked is
+// delivered to sigwait() all the same. SIGTERM is always there, to end the thread.
 sigset_t watched() {
   sigset_t set;
   ::sigemptyset(&set);
-  for (const int number : {SIGINT, SIGTERM, SIGHUP}) ::sigaddset(&set, number);
+  ::sigaddset(&set, SIGTERM);
+  for (const int number : {SIGINT, SIGHUP}) {
+    struct sigaction action {};
+    const bool ignored = ::sigaction(number, nullptr, &action) == 0 && action.sa_handler == SIG_IGN;
+    if (!ignored) ::sigaddset(&set, number);
+  }
   return set;
 }
 

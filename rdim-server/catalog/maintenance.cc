@@ -2,6 +2,8 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
+
 #include "common/base/parse.h"
 #include "common/base/wire.h"
 
@@ -18,7 +20,17 @@ constexpr std::chrono::seconds kRetryAfter{60};
 void remember(contract::CheckReport& report, const std::vector<contract::CheckFinding>& findings) {
   report.findings_total += findings.size();
   for (const auto& finding : findings) {
-    if (report.findings.size() < kFindingsMax) report.findings.push_back(finding);
+    if (report.findings.size() < kFindingsMax) {
+      report.findings.push_back(finding);
+      continue;
+    }
+    // Notes give way, so that a report of nothing but notes has nothing worse.
+    const auto note =
+        std::find_if(report.findings.begin(), report.findings.end(),
+                     [](const auto& kept) { return kept.severity == contract::Severity::kNote; });
+    if (finding.severity == contract::Severity::kNote || note == report.findings.end()) continue;
+    report.findings.erase(note);
+    report.findings.push_back(finding);
   }
 }
 
