@@ -57,20 +57,18 @@ Result<json> run_sync(Disk& disk, const json& request, const Say& say) {
   const bool wait = request.value("wait", false);
   DIMS_ASSIGN(const std::uint64_t longest_ms,
               number(request, "longest_ms", std::uint64_t{24} * 3600 * 1000));
-  if (!wait) {
-    DIMS_ASSIGN(const SyncReport report, disk.sync(false, {}));
-    return json{{"epoch", report.epoch}, {"committed", report.committed}};
-  }
+  DIMS_ASSIGN(const SyncReport asked, disk.sync(false, {}));
+  if (!wait) return json{{"epoch", asked.epoch}, {"committed", asked.committed}};
   std::uint64_t waited = 0;
   for (;;) {
     constexpr std::uint64_t kStepMs = 500;
-    const auto report =
-        disk.sync(true, std::chrono::milliseconds(std::min(kStepMs, longest_ms - waited)));
-    if (report.ok()) return json{{"epoch", report->epoch}, {"committed", report->committed}};
-    if (report.error().code != ErrorCode::kDeadlineExceeded) return report.error();
+    const Status there = disk.wait_committed(
+        asked.epoch, std::chrono::milliseconds(std::min(kStepMs, longest_ms - waited)));
+    if (there.ok()) return json{{"epoch", asked.epoch}, {"committed", true}};
+    if (there.error().code != ErrorCode::kDeadlineExceeded) return there.error();
     waited += kStepMs;
-    if (waited >= longest_ms) return report.error();
-    if (!say({{"waiting", report.error().message}}))
+    if (waited >= longest_ms) return there.error();
+    if (!say({{"waiting", there.error().message}}))
       return make_error(ErrorCode::kCancelled, "the client is gone");
   }
 }
@@ -101,8 +99,12 @@ Result<json> run(Disk& disk, const json& request, const Say& say, Renewal* renew
   if (command == "sync") return run_sync(disk, request, say);
   if (command == "quiesce") {
     DIMS_ASSIGN(const std::uint64_t hold_ms, number(request, "hold_ms", 60000));
-    DIMS_TRY(disk.quiesce(std::chrono::milliseconds(std::min(hold_ms, kLongestHoldMs))));
-    return json{{"quiesced", true}, {"hold_ms", std::min(hold_ms, kLongestHoldMs)}};
+    if (hold_ms > kLongestHoldMs) {
+      return make_error(ErrorCode::kInvalidArgument, "requests are held for ten minutes at most",
+                        "ask again before they are over to hold on");
+    }
+    DIMS_TRY(disk.quiesce(std::chrono::milliseconds(hold_ms)));
+    return json{{"quiesced", true}, {"hold_ms", hold_ms}};
   }
   if (command == "resume") {
     DIMS_TRY(disk.resume());

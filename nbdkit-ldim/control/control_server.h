@@ -19,7 +19,7 @@
 
 namespace dims::ldim {
 
-inline constexpr std::size_t kMaxControlLineBytes = 1024 * 1024;
+inline constexpr std::size_t kMaxControlLineBytes = 4 * 1024 * 1024;
 
 class ControlServer {
  public:

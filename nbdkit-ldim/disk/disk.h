@@ -89,7 +89,11 @@ class Disk {
 
   // For ldim.
   nlohmann::json status(bool verify);
+  // With `wait`: of what was written before the call, so a guest that goes on writing moves no
+  // goal.
   Result<SyncReport> sync(bool wait, std::chrono::milliseconds longest);
+  // kDeadlineExceeded: the server has not got this epoch within `longest`.
+  Status wait_committed(std::uint64_t epoch, std::chrono::milliseconds longest);
   // One attempt of the write-back on the calling thread, for simulations that decide what happens
   // when; true if something was committed.
   Result<bool> write_back_once() {

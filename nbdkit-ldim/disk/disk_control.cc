@@ -117,7 +117,11 @@ json Disk::status(bool verify) {
                      {"throttled", throttled_.load()}};
   if (fill_ != nullptr) {
     const FillProgress fill = fill_->progress();
-    out["fill"] = {{"pages_done", fill.pages_done}, {"done", fill.done}, {"no_room", fill.no_room}};
+    out["fill"] = {{"pages_done", fill.pages_done},
+                   {"done", fill.done},
+                   {"no_room", fill.no_room},
+                   {"pages_failed", fill.pages_failed},
+                   {"trouble", fill.trouble}};
   }
   if (version_fetch_ != nullptr) {
     const VersionFetchProgress next = version_fetch_->progress();
@@ -155,9 +159,13 @@ Result<SyncReport> Disk::sync(bool wait, std::chrono::milliseconds longest) {
     report.committed = write_back_->stats().committed_epoch >= sealed.epoch;
     return report;
   }
-  DIMS_TRY(write_back_->commit_through(sealed.epoch, longest));
+  DIMS_TRY(wait_committed(sealed.epoch, longest));
   report.committed = true;
   return report;
+}
+
+Status Disk::wait_committed(std::uint64_t epoch, std::chrono::milliseconds longest) {
+  return write_back_->commit_through(epoch, longest);
 }
 
 Status Disk::quiesce(std::chrono::milliseconds hold) {

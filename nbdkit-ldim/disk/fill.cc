@@ -11,9 +11,23 @@ namespace {
 
 constexpr std::chrono::milliseconds kTick{250};
 constexpr std::chrono::seconds kQuiet{2};
+constexpr std::chrono::minutes kAgainAfter{5};
 constexpr std::uint64_t kStepPages = 256;  // 1 MiB: what a guest's read may have to wait behind
 // What a step may put in: chunks that reach beyond it on both sides, and the tree's nodes.
 constexpr std::uint64_t kStepRoomPages = kStepPages + 3 * kCacheMaxObjectPages;
+
+// The server, as opposed to an object that it lacks or mangles, which would be met again at once.
+bool comes_back(const Error& error) {
+  switch (error.code) {
+    case ErrorCode::kUnavailable:
+    case ErrorCode::kDeadlineExceeded:
+    case ErrorCode::kResourceExhausted:
+    case ErrorCode::kCancelled:
+      return true;
+    default:
+      return false;
+  }
+}
 
 }  // namespace
 
@@ -34,6 +48,7 @@ void Fill::stop() {
 void Fill::restart() {
   const MutexLock lock(mutex_);
   progress_ = {};
+  again_at_.reset();
 }
 
 FillProgress Fill::progress() const {
@@ -51,12 +66,23 @@ bool Fill::quiet() {
   return now - quiet_since_ >= kQuiet;
 }
 
+bool Fill::anything_due() {
+  if (again_at_) {
+    if (parts_.clock.boottime() < *again_at_) return false;
+    again_at_.reset();
+    const std::string trouble = std::move(progress_.trouble);
+    progress_ = {};
+    progress_.trouble = trouble;
+  }
+  return !progress_.done && !progress_.no_room;
+}
+
 void Fill::run() {
   MutexLock lock(mutex_);
   while (!stop_) {
-    const bool finished = progress_.done || progress_.no_room;
+    const bool due = anything_due();
     lock.unlock();
-    const bool go = quiet() && !finished;
+    const bool go = quiet() && due;
     if (go) step();
     lock.lock();
     if (!go && !stop_)
@@ -71,32 +97,48 @@ void Fill::step() {
     at = progress_.pages_done;
   }
   bool no_room = false;
-  std::uint64_t to = at;
+  PageRange pages{at, std::min(parts_.disk_pages - at, kStepPages)};
+  Status fetched = ok_status();
   const auto stretch = parts_.tree.stretch(at, FetchWait::kDoNotWait);
   if (stretch.ok()) {
     // Large runs of zeros are one step.
     const std::uint64_t stretch_end = stretch->first_page + stretch->page_count;
     const std::uint64_t end = stretch->leaf == nullptr ? stretch_end : at + kStepPages;
-    const PageRange pages{at, std::min(parts_.disk_pages, end) - at};
-    bool here = false;
+    pages.count = std::min(parts_.disk_pages, end) - at;
     if (parts_.cache.stats().free_pages >= kStepRoomPages) {
-      here = parts_.reader.ensure(pages, contract::Priority::kPrefetch, FetchWait::kDoNotWait).ok();
+      fetched = parts_.reader.ensure(pages, contract::Priority::kPrefetch, FetchWait::kDoNotWait);
     } else {  // what is fetched now would push out what the guest has read
       const auto all_here = parts_.reader.all_here(pages);
-      here = all_here.ok() && *all_here;
       no_room = all_here.ok() && !*all_here;
+      if (!all_here.ok()) fetched = all_here.error();
     }
-    if (here) to = pages.end();
+  } else {
+    fetched = stretch.error();
   }
-  const bool done = to >= parts_.disk_pages;
-  if (done) (void)parts_.cache.sync().ok();
+  if (!fetched.ok() && fetched.error().code == ErrorCode::kNoSpace) no_room = true;
+  const bool passed_over = !fetched.ok() && !comes_back(fetched.error());
+  const bool onward = !no_room && (fetched.ok() || passed_over);
+  const std::uint64_t to = onward ? pages.end() : at;
+  const bool at_end = to >= parts_.disk_pages;
+  if (at_end) (void)parts_.cache.sync().ok();
   MutexLock lock(mutex_);
   if (progress_.pages_done != at) return;  // restarted meanwhile
   progress_.pages_done = to;
-  progress_.done = done;
   progress_.no_room = no_room;
-  if (done) spdlog::info("the whole disk is in the cache");
-  if (to == at && !no_room)  // the server went away: not in a tight loop
+  if (passed_over) {
+    progress_.pages_failed += pages.count;
+    progress_.trouble = fetched.error().to_string();
+  }
+  if (at_end && progress_.pages_failed != 0) {
+    again_at_ = parts_.clock.boottime() + kAgainAfter;
+    spdlog::warn("{} pages of the disk could not be fetched and are tried again later: {}",
+                 progress_.pages_failed, progress_.trouble);
+  } else if (at_end) {
+    progress_.done = true;
+    progress_.trouble.clear();
+    spdlog::info("the whole disk is in the cache");
+  }
+  if (!onward && !no_room)  // the server went away: not in a tight loop
     changed_.wait_for(lock, kTick, [&]() DIMS_REQUIRES(mutex_) { return stop_; });
 }
 

@@ -4,6 +4,7 @@
 #include <thread>
 #include <nlohmann/json.hpp>
 
+#include "nbdkit-ldim/control/commands.h"
 #include "tests/support/disk_fixture.h"
 
 using namespace dims;
@@ -255,4 +256,70 @@ TEST_CASE("a diskless machine: nothing local, every flush a commit") {
   auto disk = t.open(fs, remote);
   CHECK(difference(DiskFixture::read_all(*disk), content) == "");
   require_ok(disk->close(std::chrono::seconds(1)));
+}
+
+TEST_CASE("an object that the server lacks does not keep the rest from being filled in") {
+  DiskFixture t;
+  t.options.fill = true;
+  FakeRemote remote;
+  Bytes content(6 * kMiB, 0);
+  t.random.fill(content);
+  const VersionId version = commit_content(remote, t.key.key, "disk", content, t.random);
+  const ImageId image = remote.find_image("disk")->id;
+  const auto info = remote.get_version(image, version, 0);
+  const auto root = format::open_root(info->record, t.key.key.image_key(image));
+  tree::RemoteNodeSource nodes(remote, image, contract::Priority::kDemand);
+  std::vector<format::Extent> chunks;
+  require_ok(tree::visit_leaves(
+      {info->record.tree, content.size(), *root}, {0, content.size() / kPageBytes}, nodes,
+      [&](std::uint64_t, const format::Reference&, const format::Leaf& leaf) -> Status {
+        chunks.insert(chunks.end(), leaf.extents.begin(), leaf.extents.end());
+        return ok_status();
+      }));
+  REQUIRE(chunks.size() > 20);
+  const format::Extent& lost = chunks[chunks.size() / 3];
+  remote.server().drop_object(lost.ref.object_key());
+
+  io::MemoryFileSystem fs;
+  const auto disk = t.open(fs, remote);
+  nlohmann::json status;
+  for (int i = 0; i < 1200; ++i) {
+    status = disk->status(false);
+    if (status["fill"]["pages_done"] == content.size() / kPageBytes) break;
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
+  INFO(status.dump(1));
+  CHECK(status["fill"]["pages_done"] == content.size() / kPageBytes);
+  CHECK(status["fill"]["pages_failed"] >= lost.page_count);
+  CHECK(status["fill"]["trouble"] != "");
+  CHECK(status["fill"]["done"] == false);
+  CHECK(status["offline_ready"]["pages_present"] == content.size() / kPageBytes - lost.page_count);
+  require_ok(disk->close(std::chrono::seconds(1)));
+}
+
+TEST_CASE("waiting for a sync means what was written before, however much is written meanwhile") {
+  DiskFixture t;
+  FakeRemote remote;
+  commit_content(remote, t.key.key, "disk", random_content(t.random, 4 * kMiB), t.random);
+  io::MemoryFileSystem fs;
+  const auto disk = t.open(fs, remote);
+  const Bytes data(5000, 7);
+  require_ok(disk->write({17, data.size()}, data.data(), false));
+  remote.hold(RemoteCall::kCommit);
+  int waits = 0;
+  nlohmann::json last;
+  ldim::run_command(*disk, R"({"command":"sync","wait":true})", [&](const nlohmann::json& answer) {
+    last = answer;
+    if (answer.value("done", false)) return true;
+    require_ok(disk->write({kMiB, data.size()}, data.data(), false));
+    if (++waits == 2) remote.release(RemoteCall::kCommit);
+    return true;
+  });
+  INFO(last.dump());
+  REQUIRE(last.contains("result"));
+  CHECK(waits >= 2);
+  CHECK(last["result"]["epoch"] == 1);
+  CHECK(last["result"]["committed"] == true);
+  CHECK(disk->status(false)["journal"]["sealed_epoch"] == 1);
+  require_ok(disk->close(std::chrono::seconds(10)));
 }
