@@ -283,6 +283,13 @@ int ldim_after_fork() {
     if (!disk.ok()) return report(disk.error());
     pin->settle();  // the folder is ours now
     fresh->disk = std::move(disk).value();
+    // Without it the lease would stay until its term ends.
+    struct GiveUp {
+      ldim::Disk* disk;
+      ~GiveUp() {
+        if (disk != nullptr) (void)disk->close(std::chrono::seconds(1)).ok();
+      }
+    } give_up{fresh->disk.get()};
     if (membership.folder) {
       membership.renewal = std::make_unique<ldim::Renewal>(
           login_wish(), [raw = fresh->disk.get()](const ldim::SessionKeys& session) {
@@ -290,8 +297,9 @@ int ldim_after_fork() {
           });
     }
     if (!options.diskless()) {
-      auto control = ldim::ControlServer::start(options.cache_folder + "/control.sock",
-                                                *fresh->disk, membership.renewal.get());
+      auto control =
+          ldim::ControlServer::start(options.cache_folder + std::string(ldim::kControlSocket),
+                                     *fresh->disk, membership.renewal.get());
       if (!control.ok()) return report(control.error());
       fresh->control = std::move(control).value();
     }
@@ -300,6 +308,7 @@ int ldim_after_fork() {
       if (!log.ok()) return report(log.error());
       fresh->log = std::move(log).value();
     }
+    give_up.disk = nullptr;
     serving = std::move(fresh);
     return 0;
   });

@@ -7,10 +7,14 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <chrono>
 #include <cstdio>
 #include <fstream>
 #include <iostream>
 #include <string>
+#include <thread>
+#include <utility>
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
@@ -20,6 +24,7 @@
 #include "nbdkit-ldim/control/folder_check.h"
 #include "nbdkit-ldim/control/login_commands.h"
 #include "nbdkit-ldim/control/salvage_folder.h"
+#include "nbdkit-ldim/disk/cache_folder.h"
 
 namespace {
 
@@ -81,9 +86,7 @@ class Client {
                   "the path of the cache folder is too long", "");
     }
     std::copy(path.begin(), path.end(), address.sun_path);
-    fd_ = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd_ < 0 ||
-        ::connect(fd_, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+    if (!connect_to(address)) {
       return fail(
           settings_, kExitNotServing, "unavailable",
           "no LDIM serves " + settings_.cache + ": " + std::strerror(errno),
@@ -113,6 +116,27 @@ class Client {
   }
 
  private:
+  // An nbdkit that has just been started makes its socket when its disk is open. By then it holds
+  // the folder.
+  bool connect_to(const sockaddr_un& address) {
+    constexpr std::chrono::milliseconds kPause{100};
+    constexpr int kTries = 300;
+    for (int tries = 0;; ++tries) {
+      fd_ = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+      if (fd_ < 0) return false;
+      if (::connect(fd_, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0)
+        return true;
+      const int e = errno;
+      ::close(std::exchange(fd_, -1));
+      errno = e;
+      if (e != ENOENT && e != ECONNREFUSED) return false;
+      if (tries == kTries || !dims::ldim::FolderLock::held(settings_.cache)) {
+        errno = e;
+        return false;
+      }
+      std::this_thread::sleep_for(kPause);
+    }
+  }
   int broken() {
     return fail(settings_, kExitFailed, "unavailable",
                 "LDIM closed the control socket in the middle of its answer",

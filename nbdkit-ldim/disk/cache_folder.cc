@@ -5,7 +5,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <chrono>
 #include <map>
+#include <thread>
 
 #include "common/base/wire.h"
 #include "common/crypto/aead.h"
@@ -154,11 +157,25 @@ Result<FolderKeys> open_folder_keys(io::FileSystem& fs, const std::string& folde
   return keys;
 }
 
+bool FolderLock::held(const std::string& folder) {
+  const int fd = ::open((folder + "/lock").c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return false;
+  const bool held = ::flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+  ::close(fd);
+  return held;
+}
+
 Result<std::unique_ptr<FolderLock>> FolderLock::take(const std::string& folder) {
   const std::string path = folder + "/lock";
   const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
   if (fd < 0) return io::errno_error(errno, "cannot open", path);
-  if (::flock(fd, LOCK_EX | LOCK_NB) != 0) {
+  // held() has it for a moment.
+  int rc = -1;
+  for (int tries = 0; tries < 5 && rc != 0; ++tries) {
+    if (tries != 0) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    rc = ::flock(fd, LOCK_EX | LOCK_NB);
+  }
+  if (rc != 0) {
     ::close(fd);
     return make_error(ErrorCode::kConflict, "cache folder " + folder + " is in use by another LDIM",
                       "stop that nbdkit first, or use another cache folder");

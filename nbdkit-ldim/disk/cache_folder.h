@@ -29,6 +29,10 @@ namespace dims::ldim {
 inline constexpr const char* kSalvageNote = "journal-salvaged";
 inline constexpr const char* kSalvageFolder = "journal.salvaged";  // while it is being made
 
+// The control socket's path must fit into what the kernel takes (sun_path, 107 bytes and a zero).
+inline constexpr std::string_view kControlSocket = "/control.sock";
+inline constexpr std::size_t kMaxFolderPathBytes = 107 - kControlSocket.size();
+
 struct FolderIdentity {
   MachineId machine;
   ImageId image;
@@ -58,6 +62,8 @@ Result<FolderKeys> open_folder_keys(io::FileSystem& fs, const std::string& folde
 // Held for the life of the object; kConflict if another process has it.
 class FolderLock {
  public:
+  // Whether some process holds it.
+  static bool held(const std::string& folder);
   static Result<std::unique_ptr<FolderLock>> take(const std::string& folder);
   ~FolderLock();
   FolderLock(const FolderLock&) = delete;

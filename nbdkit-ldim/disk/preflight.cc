@@ -5,6 +5,8 @@
 #include <cerrno>
 #include <thread>
 
+#include <spdlog/spdlog.h>
+
 #include "common/format/key_file.h"
 #include "common/io/child.h"
 #include "common/io/errno_map.h"
@@ -27,6 +29,17 @@ Status ask_server(const DiskOptions& options, const format::KeyFile& key,
             ErrorCode::kWrongKey,
             "the key file " + options.key_path + " does not belong to image " + options.image,
             "use the key file that the image was imported with");
+      }
+      if (options.mode == SessionMode::kPersonal && image->holder &&
+          !(known && image->holder->machine == known->machine)) {
+        // A session that is taken up again goes on all the same, so this is not refused here.
+        spdlog::warn(
+            "image {} is in use by {}: a new session {}; if it does not get it, nbdkit "
+            "ends, and says so in its log only when it is in the background",
+            options.image, image->holder->machine_name,
+            options.lease == LeaseKeeper::LeaseAsk::kPlain
+                ? "waits for it to end there (lease=hand-off asks for it)"
+                : "asks for it");
       }
       if (known && !(known->image == image->id)) {
         return make_error(ErrorCode::kInvalidArgument,
@@ -62,6 +75,12 @@ Status preflight(const DiskOptions& options, const Connect& connect) {
   auto& fs = io::posix_file_system();
   std::optional<FolderIdentity> known;
   if (!options.diskless()) {
+    if (options.cache_folder.size() > kMaxFolderPathBytes) {
+      return make_error(ErrorCode::kInvalidArgument,
+                        "the path of the cache folder is too long: " + options.cache_folder,
+                        "at most " + std::to_string(kMaxFolderPathBytes) +
+                            " bytes, for the sake of the control socket in it");
+    }
     DIMS_ASSIGN(known, read_identity(fs, options.cache_folder));
     if (known && !(known->key_check == key.key_check(known->image))) {
       return make_error(ErrorCode::kWrongKey,
