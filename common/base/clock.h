@@ -14,7 +14,8 @@ class Clock {
   virtual ~Clock() = default;
   // CLOCK_BOOTTIME: runs on while the host sleeps. For leases, delays, ages.
   virtual std::chrono::nanoseconds boottime() = 0;
-  // Nanoseconds since 1970 UTC. For people only; no decision depends on it.
+  // Nanoseconds since 1970 UTC. For people, and for what signed records say of their validity; no
+  // lease or delay depends on it.
   virtual std::chrono::nanoseconds wall() = 0;
 };
 
