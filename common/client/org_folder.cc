@@ -1,7 +1,10 @@
 #include "common/client/org_folder.h"
 
+#include <algorithm>
+
 #include "common/base/wire.h"
 #include "common/crypto/hash.h"
+#include "common/io/file_turn.h"
 
 namespace dims::client {
 namespace {
@@ -63,6 +66,26 @@ Result<std::optional<KnownOrg>> OrgFolder::load() const {
 
 Status OrgFolder::save(const KnownOrg& org) const {
   return io::replace_file(fs_, file("organisation"), encode_org(org));
+}
+
+Status OrgFolder::keep(KnownOrg org) const {
+  DIMS_ASSIGN(const auto turn, io::FileTurn::wait(file("organisation.lock")));
+  DIMS_ASSIGN(auto now, load());
+  if (now && now->org == org.org) {
+    const std::size_t both = std::min(now->records.size(), org.records.size());
+    const auto differ =
+        std::mismatch(org.records.begin(), org.records.begin() + static_cast<std::ptrdiff_t>(both),
+                      now->records.begin());
+    if (differ.first != org.records.begin() + static_cast<std::ptrdiff_t>(both)) {
+      return make_error(ErrorCode::kOtherHistory,
+                        "the server's log of the organisation is not the one that " +
+                            file("organisation") + " holds by now",
+                        "the server is not honest; ask your administrator");
+    }
+    if (now->records.size() > org.records.size()) org.records = std::move(now->records);
+    if (now->server == org.server && org.records.size() == both) return ok_status();
+  }
+  return save(org);
 }
 
 Result<trust::OrgLog> read_log(AccessClient& access, const OrgId& org,

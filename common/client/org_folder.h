@@ -3,10 +3,10 @@
 //
 // The log that is kept here is the pin: what a server shows later must go on where this one ends.
 // All of it is public; its check sum finds damage, file modes keep others from changing it.
-// Threads: one owner at a time; processes that share a folder may overwrite each other with logs
-// that both are true. Ownership: borrows the file system. Errors: kCorrupt naming the file; those
-// of trust::OrgLog; kOtherHistory for a server that shows less than what is known, or something
-// else. Durable on return: what was saved.
+// Threads: one owner at a time; processes that share a folder take turns in keep(). Ownership:
+// borrows the file system. Errors: kCorrupt naming the file; those of trust::OrgLog; kOtherHistory
+// for a server that shows less than what is known, or something else. Durable on return: what was
+// saved.
 #pragma once
 
 #include <optional>
@@ -31,6 +31,9 @@ class OrgFolder {
 
   Result<std::optional<KnownOrg>> load() const;
   Status save(const KnownOrg& org) const;
+  // Saves, unless a process that shares the folder knows the same log already, or more of it: what
+  // is pinned only grows. kOtherHistory when it knows another.
+  Status keep(KnownOrg org) const;
   std::string file(const std::string& name) const { return folder_ + "/" + name; }
   const std::string& path() const { return folder_; }
 

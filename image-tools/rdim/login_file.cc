@@ -10,11 +10,12 @@
 #include "common/crypto/aead.h"
 #include "common/crypto/hash.h"
 #include "common/io/errno_map.h"
+#include "common/io/file_turn.h"
 
 namespace dims::rdim {
 namespace {
 
-constexpr std::string_view kAd = "dims/rdim-login/1";
+constexpr std::string_view kAd = "dims/rdim-login/2";
 constexpr std::size_t kMaxBytes = 4096;
 
 std::string environment(const char* name) {
@@ -96,14 +97,17 @@ Status save_login(const std::string& folder, const LoginFile& login, Random& ran
   w.raw(login.login.seed.view());
   w.u64(login.ends_unix_s);
   w.id(login.token);
+  w.string(as_bytes(login.token_server));
   const Bytes sealed = crypto::wrap(key.key(), as_bytes(kAd), plain, random);
   crypto::wipe(plain);
+  DIMS_ASSIGN(const auto turn, io::FileTurn::wait(folder + "/login.lock"));
   DIMS_TRY(write_key(key_path(folder), key.key()));
   return io::replace_file(io::posix_file_system(), folder + "/login", sealed);
 }
 
 Result<LoginFile> load_login(const std::string& folder, Clock& clock) {
   if (!has_login(folder)) return nobody();
+  DIMS_ASSIGN(const auto turn, io::FileTurn::wait(folder + "/login.lock"));
   DIMS_ASSIGN(Secret32 key, read_key(key_path(folder)));
   const auto sealed = io::read_file(io::posix_file_system(), folder + "/login", kMaxBytes);
   if (!sealed.ok()) return sealed.error();
@@ -120,6 +124,7 @@ Result<LoginFile> load_login(const std::string& folder, Clock& clock) {
   auto seed = crypto::SecretKey::from_view(r.raw(Secret32::kBytes));
   out.ends_unix_s = r.u64();
   out.token = r.id<trust::SessionToken>();
+  out.token_server = std::string(as_text(r.string()));
   if (!r.at_end() || !user_key || !seed)
     return make_error(ErrorCode::kCorrupt, folder + "/login is damaged", "log in again");
   if (client::unix_now_s(clock) >= out.ends_unix_s) return nobody();

@@ -16,6 +16,7 @@ struct LoginFile {
   crypto::SecretSigner login;  // logs in again when the server's token has ended
   std::uint64_t ends_unix_s = 0;
   trust::SessionToken token;  // the server's, so that not every command is a login; zero: none
+  std::string token_server;   // which server's, as it was named
 };
 
 // $DIMS_CONFIG, $XDG_CONFIG_HOME/dims, ~/.config/dims; made (0700) when missing.

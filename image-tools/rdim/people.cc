@@ -50,7 +50,10 @@ Result<std::unique_ptr<People>> People::open(const std::string& server,
     DIMS_ASSIGN(LoginFile login, load_login(remembered.folder.path(), system_clock()));
     // A token that the server has forgotten is renewed at the first call.
     std::optional<client::Token> token;
-    if (!login.token.is_zero()) token = {login.token, kTokenLasts};
+    // Whoever has it acts in this person's name: it goes to nobody but the server that gave it. Any
+    // other has to prove itself in a login first.
+    if (!login.token.is_zero() && login.token_server == place.server)
+      token = {login.token, kTokenLasts};
     trust::PassphraseKeys keys;
     keys.login = std::move(login.login);
     DIMS_ASSIGN(
@@ -77,12 +80,15 @@ Status People::keep_login(std::uint64_t ends_unix_s) {
   file.login = member_.keys.login.clone();
   file.ends_unix_s = login_ends_unix_s_ = ends_unix_s;
   const auto token = member_.token->current();
-  if (token.ok()) file.token = kept_token_ = *token;
+  if (token.ok()) {
+    file.token = kept_token_ = *token;
+    file.token_server = server_;
+  }
   return save_login(folder_.path(), file, system_random());
 }
 
 Status People::remember() {
-  return folder_.save({server_, member_.org().org(), client::records_of(member_.log)});
+  return folder_.keep({server_, member_.org().org(), client::records_of(member_.log)});
 }
 
 DomainId People::default_domain(bool private_domain) const {

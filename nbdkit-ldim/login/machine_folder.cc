@@ -172,16 +172,7 @@ Status MachineFolder::keep_log(const trust::OrgLog& log) {
   if (log.size() == known_.records.size()) return ok_status();
   known_.records = client::records_of(log);
   // Every running disk of the machine keeps it, and logins do.
-  const int turn =
-      ::open(org_.file("organisation.lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-  if (turn < 0) return io::errno_error(errno, "cannot open", org_.file("organisation.lock"));
-  const std::unique_ptr<const int, void (*)(const int*)> held(&turn,
-                                                              [](const int* fd) { ::close(*fd); });
-  if (::flock(turn, LOCK_EX) != 0) return io::errno_error(errno, "cannot lock", org_.path());
-  DIMS_ASSIGN(const auto now, org_.load());
-  if (now && now->org == known_.org && now->records.size() > known_.records.size())
-    return ok_status();
-  return org_.save(known_);
+  return org_.keep(known_);
 }
 
 // Names of files tell nothing: they are hashes.

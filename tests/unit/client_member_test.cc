@@ -1,4 +1,9 @@
 // Keys and tokens of a member: what is kept, what is believed.
+#include <unistd.h>
+
+#include <atomic>
+#include <filesystem>
+#include <thread>
 #include <catch2/catch.hpp>
 
 #include "common/client/member_keys.h"
@@ -135,6 +140,46 @@ TEST_CASE("what a folder remembers of the organisation comes back, and every ben
   }
   bytes.pop_back();
   CHECK(!decode_org(bytes, "x").ok());
+}
+
+TEST_CASE("what a folder pins only grows, whoever shares it, and is never seen torn") {
+  OrgFixture org(test::seed());
+  const auto path = std::filesystem::temp_directory_path() /
+                    ("dims-org-" + std::to_string(::getpid()) + "-" + std::to_string(test::seed()));
+  std::filesystem::create_directory(path);
+  const auto known = [&](std::size_t records) {
+    return KnownOrg{
+        "127.0.0.1:7400",
+        org.org,
+        {org.records.begin(), org.records.begin() + static_cast<std::ptrdiff_t>(records)}};
+  };
+  const std::size_t all = org.records.size();
+  REQUIRE(all >= 3);
+  std::atomic<int> wrong{0};
+  std::vector<std::thread> people;
+  for (int t = 0; t < 4; ++t) {
+    people.emplace_back([&, t] {
+      const OrgFolder folder(io::posix_file_system(), path);
+      for (int i = 0; i < 20; ++i) {
+        if (!folder.keep(known(1 + static_cast<std::size_t>(t + i) % all)).ok()) ++wrong;
+        const auto now = folder.load();
+        if (!now.ok() || !now->has_value()) ++wrong;
+      }
+    });
+  }
+  for (auto& thread : people) thread.join();
+  CHECK(wrong == 0);
+  const OrgFolder folder(io::posix_file_system(), path);
+  REQUIRE(folder.keep(known(all)).ok());
+  REQUIRE(folder.keep(known(1)).ok());
+  CHECK((*folder.load())->records == org.records);
+  KnownOrg fork = known(all);
+  fork.records.back().back() ^= 1;
+  const Status refused = folder.keep(fork);
+  REQUIRE(!refused.ok());
+  CHECK(refused.error().code == ErrorCode::kOtherHistory);
+  CHECK((*folder.load())->records == org.records);
+  std::filesystem::remove_all(path);
 }
 
 TEST_CASE("a token is renewed before it ends and when the server has forgotten it") {
