@@ -11,6 +11,7 @@
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 
+#include "common/base/cli.h"
 #include "common/crypto/hash.h"
 #include "image-tools/rdim/session.h"
 
@@ -77,8 +78,8 @@ rdim::ExitCode run(int argc, char** argv) {
   } catch (const CLI::Success& asked) {  // --help, --version
     return static_cast<rdim::ExitCode>(app.exit(asked));
   } catch (const CLI::ParseError& error) {
-    return session.output.error(
-        make_error(ErrorCode::kInvalidArgument, error.what(), "see 'rdim --help'"));
+    return session.output.error(make_error(ErrorCode::kInvalidArgument,
+                                           command_line_error(app, error), "see 'rdim --help'"));
   }
   return command(session);
 }

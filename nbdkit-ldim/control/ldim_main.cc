@@ -18,6 +18,7 @@
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
+#include "common/base/cli.h"
 #include "common/base/parse.h"
 #include "common/base/result.h"
 #include "common/io/file.h"
@@ -382,8 +383,11 @@ int main(int argc, char** argv) {
 
   try {
     app.parse(argc, argv);
+  } catch (const CLI::Success& asked) {  // --help, --version
+    return app.exit(asked);
   } catch (const CLI::ParseError& e) {
-    return app.exit(e) == 0 ? 0 : kExitUsage;
+    return fail(settings, kExitUsage, "invalid-argument", dims::command_line_error(app, e),
+                "see 'ldim --help'");
   }
 
   if (login) return say(settings, login());
