@@ -16,6 +16,7 @@ constexpr std::uint64_t kZeroBytes = kGiB;
 Error nbd_error(ErrorCode code, const std::string& what, const std::string& where,
                 std::string hint = {}) {
   const char* text = nbd_get_error();
+  if (hint.empty() && code == ErrorCode::kNoSpace) hint = "free space where it is";
   return make_error(code, what + " " + where + ": " + (text != nullptr ? text : "unknown error"),
                     std::move(hint));
 }
@@ -69,8 +70,11 @@ Result<std::unique_ptr<NbdPool>> NbdPool::connect_uri(const std::string& uri,
 }
 
 Result<std::unique_ptr<NbdPool>> NbdPool::connect_socket(const std::string& path,
-                                                         const NbdPoolOptions& options) {
-  return connect(path, false, options);
+                                                         const NbdPoolOptions& options,
+                                                         const std::string& name) {
+  DIMS_ASSIGN(auto pool, connect(path, false, options));
+  pool->where_ = name;
+  return pool;
 }
 
 Result<std::unique_ptr<NbdPool>> NbdPool::connect(const std::string& where, bool uri,

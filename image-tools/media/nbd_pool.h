@@ -31,8 +31,10 @@ class NbdPool {
   // Either an NBD URI or the path of a UNIX socket.
   static Result<std::unique_ptr<NbdPool>> connect_uri(const std::string& uri,
                                                       const NbdPoolOptions& options);
+  // `name`: what people are told of.
   static Result<std::unique_ptr<NbdPool>> connect_socket(const std::string& path,
-                                                         const NbdPoolOptions& options);
+                                                         const NbdPoolOptions& options,
+                                                         const std::string& name);
   ~NbdPool();
   NbdPool(const NbdPool&) = delete;
   NbdPool& operator=(const NbdPool&) = delete;

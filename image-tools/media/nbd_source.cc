@@ -40,7 +40,7 @@ Result<std::unique_ptr<Source>> open_qemu_source(const std::string& path, const 
   DIMS_ASSIGN(auto child, NbdChild::start({"qemu-nbd", "--read-only", "--format=" + format,
                                            "--shared=" + std::to_string(connections + 1),
                                            "--discard=ignore", "--", qemu_path(path)}));
-  auto pool = NbdPool::connect_socket(child->socket_path(), {connections, false});
+  auto pool = NbdPool::connect_socket(child->socket_path(), {connections, false}, path);
   if (!pool.ok()) return child->explain(pool.error());
   return std::unique_ptr<Source>(std::make_unique<NbdSource>(
       std::move(child), std::move(pool).value(), format + " through qemu-nbd"));

@@ -96,7 +96,7 @@ Result<std::unique_ptr<Target>> open_qemu_target(const std::string& path,
               NbdChild::start({"qemu-nbd", "--format=" + options.format, "--cache=writeback",
                                "--discard=unmap",
                                "--shared=" + std::to_string(options.connections + 1), "--", name}));
-  auto pool = NbdPool::connect_socket(child->socket_path(), {options.connections, true});
+  auto pool = NbdPool::connect_socket(child->socket_path(), {options.connections, true}, path);
   if (!pool.ok()) return child->explain(pool.error());
   if ((*pool)->bytes() < options.image_bytes)
     return too_small(path, (*pool)->bytes(), options.image_bytes);
