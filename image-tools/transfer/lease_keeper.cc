@@ -40,7 +40,10 @@ void LeaseKeeper::run() {
     lock.unlock();
     const auto renewed = remote_.renew_lease(image_, grant_);
     lock.lock();
-    if (!renewed.ok() && renewed.error().code != ErrorCode::kUnavailable) {
+    // Away, or too many requests this minute: the next try may find the lease still there.
+    const bool again = !renewed.ok() && (renewed.error().code == ErrorCode::kUnavailable ||
+                                         renewed.error().code == ErrorCode::kResourceExhausted);
+    if (!renewed.ok() && !again) {
       status_ = renewed.error();
       return;
     }
