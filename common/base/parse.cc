@@ -127,4 +127,35 @@ Result<ServerAddress> parse_server(std::string_view text) {
   return out;
 }
 
+std::string printable_utf8(std::string_view text) {
+  std::string out;
+  out.reserve(text.size());
+  for (std::size_t at = 0; at < text.size();) {
+    const auto byte = [&](std::size_t i) -> std::uint32_t {
+      return i < text.size() ? static_cast<unsigned char>(text[i]) : 0;
+    };
+    const std::uint32_t first = byte(at);
+    const std::size_t length = first < 0x80             ? 1
+                               : (first & 0xe0) == 0xc0 ? 2
+                               : (first & 0xf0) == 0xe0 ? 3
+                               : (first & 0xf8) == 0xf0 ? 4
+                                                        : 0;
+    static constexpr std::uint32_t kSmallest[] = {0, 0, 0x80, 0x800, 0x10000};
+    std::uint32_t value = length <= 1 ? first : first & (0x7fU >> length);
+    bool good = length != 0;
+    for (std::size_t i = 1; good && i < length; ++i) {
+      good = (byte(at + i) & 0xc0) == 0x80;
+      value = value << 6 | (byte(at + i) & 0x3f);
+    }
+    good = good && value >= kSmallest[length] && value <= 0x10ffff &&
+           !(value >= 0xd800 && value <= 0xdfff);
+    if (good)
+      out.append(text.substr(at, length));
+    else
+      out += '?';
+    at += good ? length : 1;
+  }
+  return out;
+}
+
 }  // namespace dims

@@ -20,6 +20,9 @@ Result<std::chrono::milliseconds> parse_duration(std::string_view text);
 // "1.5 GiB"
 std::string format_size(std::uint64_t bytes);
 
+// The same text with '?' for every byte that is no UTF-8: names of files may be anything.
+std::string printable_utf8(std::string_view text);
+
 struct HostPort {
   std::string host;
   std::uint16_t port = 0;

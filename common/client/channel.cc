@@ -20,6 +20,9 @@ constexpr int kKeepaliveTimeoutMs = 60'000;
 constexpr int kBackoffFirstMs = 100;
 constexpr int kBackoffMaxMs = 10'000;
 // Three round trips and more behind whatever else fills a slow line.
+// Of a name: c-ares alone asks a server that is gone for more than a minute, and reads where to ask
+// only when it begins. Time for one packet to be lost.
+constexpr int kLookUpTimeoutMs = 12'000;
 constexpr int kConnectTimeoutMs = 20'000;
 
 namespace tls = grpc::experimental;
@@ -99,6 +102,7 @@ std::shared_ptr<grpc::Channel> make_channel(const Endpoint& endpoint) {
   args.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
   args.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, kBackoffFirstMs);  // gRPC adds 20 % of jitter
   args.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kBackoffMaxMs);
+  args.SetInt(GRPC_ARG_DNS_ARES_QUERY_TIMEOUT_MS, kLookUpTimeoutMs);
   args.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS,
               kConnectTimeoutMs);  // in truth the time for one attempt
   return grpc::experimental::CreateCustomChannelWithInterceptors(

@@ -171,14 +171,15 @@ bool AccessControl::holds(const Caller& caller, Right right, const ImageId& imag
   return false;
 }
 
-Status AccessControl::check(const Caller& caller, Right right, const ImageId& image) {
+Status AccessControl::check(const Caller& caller, Right right, const ImageId& image,
+                            Metering metering) {
   if (right == Right::kOpen) return ok_status();
   if (caller.kind == Kind::kNobody) {
     if (mode() != Mode::kPrepared) return login_needed();
     return make_error(ErrorCode::kPermissionDenied, "this server has no organisation yet",
                       "make it with 'rdim init-org'");
   }
-  if (caller.acts_for_user()) {
+  if (metering == Metering::kRequest && caller.acts_for_user()) {
     DIMS_TRY(meter_.request(caller.user, limits_of(caller).requests_per_minute));
   }
   if (holds(caller, right, image)) return ok_status();

@@ -16,6 +16,9 @@
 
 namespace dims::access {
 
+// Whether a check counts against the requests of a minute.
+enum class Metering : std::uint8_t { kRequest, kPart };
+
 // What a call needs. The table of calls is in services/gate.cc.
 enum class Right : std::uint8_t {
   kOpen,         // nobody is asked
@@ -53,8 +56,10 @@ class AccessControl {
   // Who calls, as of now: a user that was disabled is nobody, and so is a machine that was revoked
   // (kRevoked if it came for itself).
   Caller caller_of(const std::optional<trust::SessionToken>& token, const std::string& address);
-  // One request of the caller's, counted. `image` where the right is one.
-  Status check(const Caller& caller, Right right, const ImageId& image = {});
+  // One request of the caller's, counted unless it is a later part of its answer. `image` where the
+  // right is one.
+  Status check(const Caller& caller, Right right, const ImageId& image = {},
+               Metering metering = Metering::kRequest);
   trust::Access access(const Caller& caller, const ImageId& image) const;
   bool may_administer(const Caller& caller, const ImageId& image) const;
   // The image whose list counts, itself or what it branched from.

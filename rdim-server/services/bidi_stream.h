@@ -57,6 +57,9 @@ class BidiStream : public grpc::ServerBidiReactor<Request, Reply>,
         no_more_reads_ = true;
       } else if (!over()) {
         accept(std::exchange(incoming_, Request()), bytes);
+      } else {  // nobody will look at it: everybody's budget must not wait for this stream's end
+        incoming_ = Request();
+        release(bytes);
       }
       released = std::exchange(released_, 0);
     }
@@ -153,17 +156,20 @@ class BidiStream : public grpc::ServerBidiReactor<Request, Reply>,
           if (const auto stream = weak.lock()) stream->woken();
         });
         read = reading_ = !waiting_for_room_;
+        if (read) ++starting_;
       }
       if (!writing_ && !replies_.empty() && !over()) {
         writing_ = true;
         write = &replies_.front().reply;
       }
       const bool answered = no_more_reads_ && in_flight_ == 0 && replies_.empty();
-      finish = finished_ = tasks_ == 0 && !writing_ && (over() || answered);
+      // gRPC knows of a read only once it is started: its call must not end before.
+      finish = finished_ = tasks_ == 0 && !writing_ && starting_ == 0 && (over() || answered);
     }
     if (read) this->StartRead(&incoming_);
     if (write != nullptr) this->StartWrite(write);
     if (finish) this->Finish(end_status());
+    if (read) started();
   }
 
   ServiceContext& context_;
@@ -189,6 +195,13 @@ class BidiStream : public grpc::ServerBidiReactor<Request, Reply>,
            // still comes through.
            reply_bytes_ < 2 * context_.limits.stream_reply_bytes_max;
   }
+  void started() {
+    {
+      std::lock_guard lock(mutex_);
+      --starting_;
+    }
+    advance();
+  }
   void woken() {
     {
       std::lock_guard lock(mutex_);
@@ -211,6 +224,7 @@ class BidiStream : public grpc::ServerBidiReactor<Request, Reply>,
   std::uint64_t request_bytes_ = 0;
   std::uint64_t charged_ = 0;   // to the budget of all streams
   std::uint64_t released_ = 0;  // to be given back to it
+  std::size_t starting_ = 0;    // reads that were decided on and are not gRPC's yet
   bool reading_ = false;
   bool writing_ = false;
   bool waiting_for_room_ = false;

@@ -212,8 +212,10 @@ grpc::ServerWriteReactor<v1::DiffReply>* DimsService::Diff(Context* context,
       context_, [this, state]() -> Result<std::optional<v1::DiffReply>> {
         const std::uint64_t part_bytes = context_.limits.bulk_reply_bytes;
         if (!state->diff) DIMS_TRY(take_id(state->request.image(), "image id", state->image));
-        DIMS_TRY(context_.gate.admit(Rpc::kDiff, state->ticket, state->image));
-        if (!state->diff) {
+        if (state->diff) {
+          DIMS_TRY(context_.gate.admit_again(Rpc::kDiff, state->ticket, state->image));
+        } else {
+          DIMS_TRY(context_.gate.admit(Rpc::kDiff, state->ticket, state->image));
           VersionId old_version, new_version;
           DIMS_TRY(take_id(state->request.old_version(), "old version id", old_version));
           DIMS_TRY(take_id(state->request.new_version(), "new version id", new_version));

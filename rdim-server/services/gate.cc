@@ -108,6 +108,16 @@ Ticket Gate::ticket(const grpc::ServerContextBase& context) const {
 }
 
 Result<access::Caller> Gate::admit(Rpc rpc, const Ticket& ticket, const ImageOf& image_of) {
+  return admit(rpc, ticket, image_of, access::Metering::kRequest);
+}
+
+Result<access::Caller> Gate::admit_again(Rpc rpc, const Ticket& ticket, const ImageId& image) {
+  return admit(
+      rpc, ticket, [&image]() -> Result<ImageId> { return image; }, access::Metering::kPart);
+}
+
+Result<access::Caller> Gate::admit(Rpc rpc, const Ticket& ticket, const ImageOf& image_of,
+                                   access::Metering metering) {
   if (needs_organisation(rpc) && control_.mode() != access::Mode::kOrganisation) {
     return make_error(ErrorCode::kNotFound, "this server has no organisation",
                       "'rdim-server init' and 'rdim init-org' make one");
@@ -119,7 +129,7 @@ Result<access::Caller> Gate::admit(Rpc rpc, const Ticket& ticket, const ImageOf&
     if (!image_of) return access::denied();
     DIMS_ASSIGN(image, image_of());
   }
-  DIMS_TRY(control_.check(who, right, image));
+  DIMS_TRY(control_.check(who, right, image, metering));
   return who;
 }
 

@@ -100,11 +100,16 @@ class Gate {
   using ImageOf = std::function<Result<ImageId>()>;
   Result<access::Caller> admit(Rpc rpc, const Ticket& ticket, const ImageOf& image_of = {});
   Result<access::Caller> admit(Rpc rpc, const Ticket& ticket, const ImageId& image);
+  // For a later part of an answer: rights may have ended, but it is the same request.
+  Result<access::Caller> admit_again(Rpc rpc, const Ticket& ticket, const ImageId& image);
 
   access::AccessControl& control() { return control_; }
   bool open_to_all() const { return control_.mode() == access::Mode::kOnePerson; }
 
  private:
+  Result<access::Caller> admit(Rpc rpc, const Ticket& ticket, const ImageOf& image_of,
+                               access::Metering metering);
+
   access::AccessControl& control_;
   const Digest certificate_;
 };

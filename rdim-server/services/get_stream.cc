@@ -73,7 +73,9 @@ void GetStream::work_on(const JobPtr& job) {
 
 bool GetStream::fill(Job& job, v1::GetReply& reply) {
   if (!job.error) {
-    const auto caller = context_.gate.admit(Rpc::kGet, ticket_, job.image);
+    const auto caller = job.started ? context_.gate.admit_again(Rpc::kGet, ticket_, job.image)
+                                    : context_.gate.admit(Rpc::kGet, ticket_, job.image);
+    job.started = true;
     if (!caller.ok()) job.error = caller.error();
   }
   if (!job.error) {

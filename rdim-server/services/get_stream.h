@@ -31,6 +31,7 @@ class GetStream : public BidiStream<v1::GetRequest, v1::GetReply> {
     std::vector<format::ObjectKey> keys;  // not yet answered
     std::vector<std::uint32_t> indexes;   // their places in the request
     std::optional<Error> error;
+    bool started = false;
     bool cancelled = false;
   };
   using JobPtr = std::shared_ptr<Job>;

@@ -128,8 +128,10 @@ grpc::ServerWriteReactor<v1::Version>* DimsService::ListVersions(
   state->left = request->limit() == 0 ? ~std::uint64_t{0} : request->limit();
   const auto source = [this, state]() -> Result<std::optional<v1::Version>> {
     if (!state->started) DIMS_TRY(take_id(state->image_field, "image id", state->image));
-    DIMS_TRY(context_.gate.admit(Rpc::kListVersions, state->ticket, state->image));
-    if (!state->started) {
+    if (state->started) {
+      DIMS_TRY(context_.gate.admit_again(Rpc::kListVersions, state->ticket, state->image));
+    } else {
+      DIMS_TRY(context_.gate.admit(Rpc::kListVersions, state->ticket, state->image));
       state->started = true;
       DIMS_ASSIGN(const auto image, context_.catalog.get_image(state->image));
       state->next = image.head;

@@ -1,5 +1,7 @@
 #include "rdim-server/services/status.h"
 
+#include "common/base/parse.h"
+
 namespace dims::services {
 namespace {
 
@@ -47,9 +49,10 @@ grpc::StatusCode code_of(ErrorCode code) {
 v1::ErrorDetail to_detail(const Error& error) {
   v1::ErrorDetail detail;
   detail.set_code(std::string(error_code_name(error.code)));
-  detail.set_message(error.message);
-  detail.set_holder(error.holder);
-  detail.set_hint(error.hint);
+  // A reply with other bytes in a text cannot be read, and its client would wait for ever.
+  detail.set_message(printable_utf8(error.message));
+  detail.set_holder(printable_utf8(error.holder));
+  detail.set_hint(printable_utf8(error.hint));
   return detail;
 }
 

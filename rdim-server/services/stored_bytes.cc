@@ -23,17 +23,19 @@ Result<std::uint64_t> StoredBytes::count(const DomainId& domain) {
 }
 
 Result<std::uint64_t> StoredBytes::of(const DomainId& domain, Look look) {
-  const auto known = [&]() -> std::optional<std::uint64_t> {
+  const auto known = [&](bool however_old) -> std::optional<std::uint64_t> {
     const std::lock_guard lock(mutex_);
     const auto found = counts_.find(domain);
     if (found == counts_.end()) return std::nullopt;
     const bool fresh = clock_.boottime() - found->second.at < kMoment;
-    if (look == Look::kAnew && !fresh) return std::nullopt;
+    if (look == Look::kAnew && !fresh && !however_old) return std::nullopt;
     return found->second.bytes;
   };
-  if (const auto bytes = known()) return *bytes;
-  const std::lock_guard one(counting_);
-  if (const auto bytes = known()) return *bytes;
+  if (const auto bytes = known(false)) return *bytes;
+  const std::unique_lock one(counting_, std::try_to_lock);
+  // Somebody counts: waiting here would take a thread from everybody's reads.
+  if (!one.owns_lock()) return known(true).value_or(0);
+  if (const auto bytes = known(false)) return *bytes;
   DIMS_ASSIGN(const std::uint64_t bytes, count(domain));
   const std::lock_guard lock(mutex_);
   counts_[domain] = {bytes, clock_.boottime()};

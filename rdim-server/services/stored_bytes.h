@@ -3,8 +3,9 @@
 // Counted by a look at the domain's rows, which costs with their number, and kept; what is put is
 // added as it comes. Whoever is about to be refused has it counted anew, so what a collection took
 // is given back at once. Garbage that no collection has taken yet counts.
-// Threads: thread-safe; one domain is counted at a time. Ownership: store and clock outlive it.
-// Units: bytes of sealed objects. Errors: of the store. Durable: nothing.
+// Threads: thread-safe; one domain is counted at a time, and nobody waits for it: meanwhile the
+// last figure stands, and where there is none yet, nothing is known to be stored. Ownership: store
+// and clock outlive it. Units: bytes of sealed objects. Errors: of the store. Durable: nothing.
 #pragma once
 
 #include <map>

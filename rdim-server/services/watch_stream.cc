@@ -32,11 +32,28 @@ Status WatchStream::subscribe(const v1::WatchRequest& request) {
           if (const auto stream = weak.lock()) stream->advance();
         });
       });
+  // What was announced before, while nobody here listened: the newest version of each.
+  for (const ImageId& image : images) {
+    DIMS_ASSIGN(const contract::ImageInfo info, context_.catalog.get_image(image));
+    if (info.head.is_zero()) continue;
+    contract::ServerEvent event;
+    event.kind = contract::ServerEvent::Kind::kNewVersion;
+    event.image = image;
+    event.version = info.head;
+    event.sequence = info.head_sequence;
+    heads_.push_back(std::move(event));
+  }
   return ok_status();
 }
 
 std::optional<contract::ServerEvent> WatchStream::next_event() {
-  while (auto event = subscription_->take()) {
+  const auto take = [this]() -> std::optional<contract::ServerEvent> {
+    if (heads_.empty()) return subscription_->take();
+    auto head = std::move(heads_.front());
+    heads_.pop_front();
+    return head;
+  };
+  while (auto event = take()) {
     const access::Caller caller = context_.gate.caller(ticket_);
     if (context_.gate.control().access(caller, event->image) >= trust::Access::kRead) return event;
   }
@@ -80,6 +97,12 @@ void WatchStream::advance() {
   {
     std::lock_guard lock(mutex_);
     if (writing_ || finished_) return;
+    // A stream keeps the token that it began with. Asked before an event is taken: with a new one
+    // the client hears of the newest state again.
+    if (!over_ && context_.gate.needs_login(ticket_)) {
+      over_ = true;
+      status_ = to_grpc(access::login_needed());
+    }
     if (over_) {
       finish = finished_ = true;
       status = status_;

@@ -1,9 +1,11 @@
-// The stream Watch: READY first, then what the catalog announces. Costs no thread while nothing
-// happens.
+// The stream Watch: READY first, then the newest version of each image that it names, then what the
+// catalog announces. Costs no thread while nothing happens. Ends when its token does.
 //
 // Threads: gRPC's, the executor's, and the announcer's for a wake-up. Ownership: owns itself from
 // begin() to OnDone. Memory: bounded by the subscription.
 #pragma once
+
+#include <deque>
 
 #include "rdim-server/services/context.h"
 #include "rdim-server/services/status.h"
@@ -38,6 +40,7 @@ class WatchStream : public grpc::ServerWriteReactor<v1::Event>,
   std::shared_ptr<WatchStream> self_;
   std::shared_ptr<catalog::Subscription> subscription_;
   std::mutex mutex_;
+  std::deque<contract::ServerEvent> heads_;  // to be told behind READY
   v1::Event event_;
   grpc::Status status_;
   bool ready_sent_ = false;

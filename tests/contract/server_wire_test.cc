@@ -193,6 +193,16 @@ TEST_CASE_METHOD(Wire, "put, has, get, commit, diff and watch, over a kill of th
 
   CHECK(server->end(SIGKILL) == 128 + SIGKILL);
   start();
+  // Who listens again hears of what was announced meanwhile.
+  grpc::ClientContext again_context;
+  auto again = stub->Watch(&again_context, watch_request);
+  REQUIRE(again->Read(&event));
+  CHECK(event.kind() == v1::Event::READY);
+  REQUIRE(again->Read(&event));
+  CHECK(event.kind() == v1::Event::NEW_VERSION);
+  CHECK(event.version() == reply.version());
+  CHECK(event.sequence() == 1);
+  again_context.TryCancel();
   grpc::ClientContext get_context;
   v1::GetImageRequest by_name;
   by_name.set_name("disk");

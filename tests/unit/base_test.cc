@@ -22,6 +22,15 @@ TEST_CASE("sizes and durations parse as people write them") {
   CHECK(!parse_duration("soon").ok());
 }
 
+TEST_CASE("text that is no UTF-8 is made so, and all other text stays") {
+  const std::string good = "gr\xc3\xbc\xc3\x9f dich \xe2\x82\xac \xf0\x9f\x92\xbe";
+  CHECK(printable_utf8(good) == good);
+  CHECK(printable_utf8("a\xff"
+                       "b\xc3") == "a?b?");
+  CHECK(printable_utf8("\xc0\x80 \xed\xa0\x80 \xe2\x82") == "?? ??? ??");
+  CHECK(printable_utf8("").empty());
+}
+
 TEST_CASE("host and port") {
   CHECK(parse_host_port("127.0.0.1:7440")->port == 7440);
   CHECK(parse_host_port("[::1]:1")->host == "::1");
