@@ -44,6 +44,11 @@ class People {
   // The record is checked by the caller (trust::check_user_record). Its generation must be the one
   // after what is stored; the first may be any.
   Status put_user(const trust::UserRecord& record);
+  // The rows of such a record and of grants, for who writes them in one step with others; then
+  // user_stored(). Nothing is written here.
+  Result<std::vector<contract::RefPut>> rows_of(const trust::UserRecord& record,
+                                                const std::vector<Bytes>& grants);
+  void user_stored(const trust::UserRecord& record);
   Result<Bytes> user_record(const trust::UserId& user);
   std::optional<LoginFacts> login_facts(const trust::UserId& user);
 
@@ -76,6 +81,7 @@ class People {
 
  private:
   explicit People(contract::RefStore& refs) : refs_(refs) {}
+  Result<contract::RefPut> user_row(const trust::UserRecord& record);
   Status put_row(const std::string& key, ByteView value);
   Status save_seen(const std::string& key, const Seen& seen);
 
