@@ -8,6 +8,7 @@ namespace dims::access {
 namespace {
 
 constexpr std::size_t kRowsAtOnce = 512;
+constexpr int kTries = 5;
 constexpr const char* kUsers = "org/user/";
 constexpr const char* kSeen = "org/seen/";
 
@@ -129,13 +130,21 @@ Result<std::vector<contract::RefPut>> People::rows_of(const trust::UserRecord& r
                                                       const std::vector<Bytes>& grants) {
   std::vector<contract::RefPut> rows;
   DIMS_ASSIGN(rows.emplace_back(), user_row(record));
+  DIMS_TRY(add_grants(grants, rows));
+  return rows;
+}
+
+Status People::add_grants(const std::vector<Bytes>& grants, std::vector<contract::RefPut>& rows) {
+  std::map<std::string, const Bytes*> last;
   for (const Bytes& bytes : grants) {
     DIMS_ASSIGN(const trust::Grant grant, trust::decode_grant(bytes));
-    const std::string key = grant_key(grant);
-    DIMS_ASSIGN(const auto row, refs_.get(key));
-    rows.push_back({key, bytes, row ? row->revision : 0});
+    last[grant_key(grant)] = &bytes;
   }
-  return rows;
+  for (const auto& [key, bytes] : last) {
+    DIMS_ASSIGN(const auto row, refs_.get(key));
+    rows.push_back({key, *bytes, row ? row->revision : 0});
+  }
+  return ok_status();
 }
 
 void People::user_stored(const trust::UserRecord& record) {
@@ -160,9 +169,15 @@ std::optional<LoginFacts> People::login_facts(const trust::UserId& user) {
   return found->second;
 }
 
-Status People::put_grant(const trust::Grant& grant, ByteView bytes) {
+Status People::put_grants(const std::vector<Bytes>& grants) {
   const std::lock_guard lock(mutex_);
-  return put_row(grant_key(grant), bytes);
+  for (int attempt = 1;; ++attempt) {
+    std::vector<contract::RefPut> rows;
+    DIMS_TRY(add_grants(grants, rows));
+    const Status put = refs_.put_all(rows);
+    // A row that came meanwhile with somebody's new keys.
+    if (put.ok() || put.error().code != ErrorCode::kConflict || attempt == kTries) return put;
+  }
 }
 
 Result<std::vector<Bytes>> People::grants(const trust::UserId& recipient,

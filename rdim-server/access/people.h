@@ -52,7 +52,8 @@ class People {
   Result<Bytes> user_record(const trust::UserId& user);
   std::optional<LoginFacts> login_facts(const trust::UserId& user);
 
-  Status put_grant(const trust::Grant& grant, ByteView bytes);
+  // Checked by the caller. All of them in one step; of two for the same the later one stays.
+  Status put_grants(const std::vector<Bytes>& grants);
   // Of one recipient; scope and id narrow it down.
   Result<std::vector<Bytes>> grants(const trust::UserId& recipient,
                                     std::optional<trust::KeyScope> scope, const trust::ScopeId& id);
@@ -82,6 +83,7 @@ class People {
  private:
   explicit People(contract::RefStore& refs) : refs_(refs) {}
   Result<contract::RefPut> user_row(const trust::UserRecord& record);
+  Status add_grants(const std::vector<Bytes>& grants, std::vector<contract::RefPut>& rows);
   Status put_row(const std::string& key, ByteView value);
   Status save_seen(const std::string& key, const Seen& seen);
 

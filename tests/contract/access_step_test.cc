@@ -139,6 +139,38 @@ TEST_CASE("step: a request whose answer was lost is answered again, once it is d
   CHECK(w.opens(*again.control, made.secrets));
 }
 
+TEST_CASE("step: the grants of one call are there together, or none is") {
+  bool done = false;
+  for (int writes = 0; !done; ++writes) {
+    StepWorld w;
+    NewUser bob = w.user("bob", "staple battery");
+    w.tell(certificate_of(bob.secrets, "bob", Role::kUser));
+    KeyEpoch epoch;
+    epoch.scope = KeyScope::kDomain;
+    epoch.id = w.scope;
+    epoch.epoch = 2;
+    epoch.commitment = epoch_commitment(KeyScope::kDomain, w.scope, 2, w.secret);
+    w.tell(epoch);
+    v1::PutGrantsRequest request;
+    for (const UserId& to : {bob.secrets.user, w.ann.secrets.user}) {
+      const auto made = make_grant(w.log->state(), KeyScope::kDomain, w.scope, 2, w.secret, to,
+                                   w.ann.secrets.user, w.ann.secrets.sign);
+      REQUIRE(made.ok());
+      request.add_grants(field(*made));
+    }
+    grpc::ClientContext context;
+    w.world.say(context, w.token_of_ann());
+    v1::PutGrantsReply reply;
+    w.world.refs.writes_left = writes;
+    done = w.world.people->PutGrants(&context, request, &reply).ok();
+    w.world.refs.writes_left = -1;
+    auto& people = w.world.control->people();
+    CHECK(people.grants(bob.secrets.user, KeyScope::kDomain, w.scope)->size() == (done ? 1 : 0));
+    CHECK(people.grants(w.ann.secrets.user, KeyScope::kDomain, w.scope)->size() == (done ? 2 : 1));
+    REQUIRE(writes < 10);
+  }
+}
+
 TEST_CASE("step: grants beside new keys are the user's own, for himself") {
   StepWorld w;
   NewUser bob = w.user("bob", "staple battery");

@@ -3,6 +3,9 @@
 
 `passwd --compromised`: whichever passphrase is good afterwards, his images open, the words that belong to it recover him, and the
 command again does the rest.
+
+`user rm`, `user role`, `image revoke`, `image grant` of less than before: the command again, or the next login of who administers
+the image, begins the new keys that are due.
 """
 import select
 import signal
@@ -119,6 +122,78 @@ class Compromise:
         self.world.say("server killed")
 
 
+class LostRights:
+    """A right is taken away, cut off at any moment; then the log has new keys after the loss, once, and who stays reads on."""
+
+    def __init__(self, world, org, owner, source):
+        self.world, self.org, self.owner, self.source = world, org, owner, source
+
+    def records(self):
+        return self.org.admin.rdim("org", "log")["records"]
+
+    def make(self, number, role="user"):
+        name = f"leaver{number}"
+        self.org.user(name, role)
+        return name
+
+    def renewed_since(self, seq, what):
+        """Epochs of the image or the domain that the log says after that record."""
+        return [r for r in self.records() if r["seq"] > seq and r["what"] == "key-epoch" and r["about"].startswith(what)]
+
+    def cut(self, person, *arguments):
+        before = self.records()[-1]["seq"]
+        running = Running(self.world, person, *arguments)
+        kind = self.world.rng.choice(["rdim", "server", "neither"])
+        until = time.monotonic() + self.world.rng.uniform(0, 0.4)
+        while running.process.poll() is None and time.monotonic() < until:
+            time.sleep(0.005)
+        if kind == "rdim":
+            running.kill()
+        elif kind == "server":
+            self.org.server.kill()
+            self.org.server.start()
+        if kind != "rdim":
+            running.end()
+        return before, kind
+
+    def run(self, rounds):
+        commands = (("rm", "again"), ("rm", "login"), ("revoke", "again"), ("less", "login"), ("role", "again"), ("everyone", "login"))
+        for number in range(rounds):
+            what, mended = commands[number % len(commands)]
+            admin, owner = self.org.admin, self.owner
+            name = self.make(number, "operator" if what == "role" else "user")
+            if what != "role":
+                owner.rdim("image", "grant", "theirs", "everyone" if what == "everyone" else name, "write")
+            command, person, scope = {
+                "rm": (("user", "rm", name, "--yes"), admin, "domain"),
+                "role": (("user", "role", name, "user"), admin, "domain"),
+                "revoke": (("image", "revoke", "theirs", name), owner, "image"),
+                "less": (("image", "grant", "theirs", name, "read"), owner, "image"),
+                "everyone": (("image", "revoke", "theirs", "everyone"), owner, "image")}[what]
+            before, kind = self.cut(person, *command)
+            lost = [r["seq"] for r in self.records() if r["seq"] > before and r["what"] in ("user-state", "image-acl")]
+            if lost and mended == "login":
+                person.login()
+            else:
+                code, out, err = person.rdim(*command, check_code=None)
+                check(code == 0 or (what == "revoke" and code == 3), f"{command} again: {code} {out} {err}")
+            owner.login()
+            lost = lost or [r["seq"] for r in self.records() if r["seq"] > before and r["what"] in ("user-state", "image-acl")]
+            check(lost, f"nothing was taken away by {command}")
+            check(self.renewed_since(lost[0], scope), f"no new {scope} keys after {command}, {kind} killed, then {mended}")
+            if what == "rm":
+                check(self.renewed_since(lost[0], "image"), f"no new image keys after {command}, {kind} killed, then {mended}")
+            count = len(self.records())
+            for one in (person, owner):
+                one.login()
+            check_equal(len(self.records()), count, f"records after all is done ({command})")
+            out = self.world.path("theirs.raw")
+            owner.rdim("image", "export", "theirs", out)
+            check_equal(out.read_bytes(), self.source.read_bytes(), f"the image after {command}")
+            out.unlink()
+        self.world.say(f"{rounds} rights taken away")
+
+
 def run(world):
     org = Organisation(world)
     ann, bob = org.user("ann"), org.user("bob")
@@ -128,6 +203,9 @@ def run(world):
     bob.rdim("image", "import", source, "masters", "--private")
     bob.rdim("image", "grant", "masters", "ann", "read")
     Compromise(world, org, ann, source).run(world.size(4, 30))
+    carol = org.user("carol", "operator")
+    carol.rdim("image", "import", source, "theirs")
+    LostRights(world, org, carol, source).run(world.size(6, 60))
     org.server.stop()
 
 
