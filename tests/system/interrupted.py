@@ -44,7 +44,7 @@ class Running:
 
     def kill(self):
         self.process.send_signal(signal.SIGKILL)
-        self.process.communicate()
+        self.said += self.process.communicate()[0]
 
     def end(self):
         out, err = self.process.communicate(timeout=ENDS_S)
@@ -69,7 +69,7 @@ class Compromise:
 
     def words_of(self, running):
         lines = running.said.decode().splitlines()
-        return next(line.strip() for line in lines if len(line.split()) == 12 and line.startswith("  "))
+        return next((line.strip() for line in lines if len(line.split()) == 12 and line.startswith("  ")), None)
 
     def look(self, words):
         """One of the two passphrases is good; with it, and with its words, everything opens. True: the new one."""
@@ -78,6 +78,7 @@ class Compromise:
         if code != 0:
             self.ann.set_passphrase(self.fresh)
             self.ann.login()
+            check(words, "the new keys are good and their words were never shown")
             self.ann.words, changed = words, True
         for image in ("anns", "masters"):
             out = self.world.path(f"{image}.raw")
@@ -96,16 +97,19 @@ class Compromise:
 
     def run(self, rounds):
         # rdim is killed: after that the old or the new keys are good.
-        counts = [0, 0]
+        counts, took = [0, 0], None
         for number in range(rounds):
+            began = time.monotonic()
             running = self.begin()
-            running.read_until("Write them down")
-            words = self.words_of(running)
-            time.sleep(self.world.rng.uniform(0, 0.15) if number else 0)
+            if took is None:
+                running.read_until("Write them down")
+                took = time.monotonic() - began
+            else:
+                time.sleep(self.world.rng.uniform(0.5, 1.2) * took)
             running.kill()
             if number % 2:
                 self.org.restart()
-            counts[self.look(words)] += 1
+            counts[self.look(self.words_of(running))] += 1
         self.world.say(f"rdim killed: {counts[0]} times the old keys stayed, {counts[1]} times the new ones had come")
         # The server is killed: rdim waits for it, and the new keys are good.
         for _ in range(rounds):
