@@ -5,6 +5,7 @@
 #include "common/client/passphrase.h"
 #include "common/trust/join_line.h"
 #include "image-tools/rdim/keeper.h"
+#include "image-tools/rdim/newcomer.h"
 #include "image-tools/rdim/people_text.h"
 #include "image-tools/rdim/session.h"
 
@@ -12,8 +13,6 @@ namespace dims::rdim {
 namespace {
 
 using namespace trust;
-
-constexpr int kTries = 5;
 
 Status join(Session& session, const std::string& text) {
   DIMS_ASSIGN(const JoinLine line, parse_join_line(text));
@@ -53,19 +52,7 @@ Status join(Session& session, const std::string& text) {
               client::read_passphrase(session.options.people.passphrase,
                                       "New passphrase of " + body.name, true));
   DIMS_ASSIGN(const NewUser made,
-              make_user(line.org, body.user, body.name, passphrase.view(), {}, system_random()));
-  for (int attempt = 1;; ++attempt) {
-    const Position at = log.position();
-    const LogRecord record = make_record(line.org, &at, client::unix_now_s(),
-                                         certificate_of(made.secrets, body.name, body.role), key);
-    const auto enrolled = access->enroll(at, record.bytes, encode_user_record(made.record));
-    if (enrolled.ok()) {
-      DIMS_TRY(log.append(record.bytes, at));
-      break;
-    }
-    if (enrolled.error().code != ErrorCode::kConflict || attempt == kTries) return enrolled.error();
-    DIMS_ASSIGN(log, client::read_log(*access, line.org, client::records_of(log)));
-  }
+              enroll_user(*access, log, {body.user, body.name, body.role}, passphrase.view(), key));
   DIMS_TRY(folder.save({place.server, line.org, client::records_of(log)}));
   Json json;
   json["user"] = body.name;

@@ -9,6 +9,7 @@
 #include "common/crypto/hash.h"
 #include "image-tools/rdim/keeper.h"
 #include "image-tools/rdim/people_text.h"
+#include "image-tools/rdim/root_key.h"
 
 namespace dims::rdim {
 namespace {
@@ -115,6 +116,8 @@ Status renew(Session& session, People& people, ByteView passphrase, Json& json) 
   session.output.note("Recovery words of the new keys, shown this once, before they are sent:");
   session.output.note("  " + std::string(made.words.text()));
   session.output.note("Write them down and keep them apart. If this fails, the old ones stay.");
+  DIMS_ASSIGN(const RememberedPlace here, remembered_place(people.server()));
+  DIMS_TRY(reseal_root_key(session.output, here.folder, member.secrets, json));
   DIMS_TRY(send_new_keys(session, people, made, passphrase));
   member.secrets = made.secrets.clone();
   member.record = made.record;
