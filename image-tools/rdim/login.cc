@@ -14,8 +14,15 @@ namespace {
 
 using namespace trust;
 
+// The line itself, or where it comes from: it stands where a secret does.
+Result<JoinLine> line_of(const std::string& given) {
+  if (!given.starts_with('-') && !given.starts_with('+')) return parse_join_line(given);
+  DIMS_ASSIGN(const crypto::SecretBytes text, client::read_line_of(given, "The join line"));
+  return parse_join_line(text.text());
+}
+
 Status join(Session& session, const std::string& text) {
-  DIMS_ASSIGN(const JoinLine line, parse_join_line(text));
+  DIMS_ASSIGN(const JoinLine line, line_of(text));
   if (line.for_machine) {
     return make_error(ErrorCode::kInvalidArgument, "this line is for a machine",
                       "use 'ldim enroll LINE' there");
@@ -115,7 +122,10 @@ void add_login_commands(CLI::App& app, Command& run) {
   CLI::App* const joined = app.add_subcommand("join", "Become a user, with a join line");
   joined->fallthrough();
   const auto line = std::make_shared<std::string>();
-  joined->add_option("LINE", *line, "What 'rdim user add' printed")->required();
+  joined
+      ->add_option("LINE", *line,
+                   "What 'rdim user add' printed; or where it comes from: - (asked), +FILE, -FD")
+      ->required();
   joined->callback([line, &run] {
     run = [line](Session& session) { return finish(session, join(session, *line)); };
   });

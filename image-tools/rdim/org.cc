@@ -210,6 +210,7 @@ void add_organisation_commands(CLI::App& app, Command& run) {
   shown->fallthrough();
   shown->callback([&run] { run = [](Session& session) { return finish(session, log(session)); }; });
   add_rescue_command(*group, run);
+  add_joins_command(*group, run);
   CLI::App* const rules = group->add_subcommand("policy", "Show the policy, or change it");
   rules->fallthrough();
   const auto change = std::make_shared<PolicyOptions>();
