@@ -225,11 +225,13 @@ class GrpcAccess final : public AccessClient {
   }
 
   Status put_user_record(ByteView record, const trust::Position& expected,
-                         const std::vector<Bytes>& log_records) override {
+                         const std::vector<Bytes>& log_records,
+                         const std::vector<Bytes>& grants) override {
     v1::PutUserRecordRequest request;
     request.set_record(text(record));
     if (!log_records.empty()) *request.mutable_expected() = to_proto(expected);
     put_all(log_records, request.mutable_log_records());
+    put_all(grants, request.mutable_grants());
     return done(call(&AccessStub::PutUserRecord, request));
   }
 

@@ -93,8 +93,11 @@ class AccessClient {
 
   // user zero: the caller's own.
   virtual Result<Bytes> user_record(const trust::UserId& user) = 0;
+  // New keys come with their log record and what was granted to the old ones, in one step; the same
+  // once more changes nothing.
   virtual Status put_user_record(ByteView record, const trust::Position& expected,
-                                 const std::vector<Bytes>& log_records) = 0;
+                                 const std::vector<Bytes>& log_records,
+                                 const std::vector<Bytes>& grants) = 0;
 
   virtual Status put_grants(const std::vector<Bytes>& grants) = 0;
   // recipient zero: the caller.

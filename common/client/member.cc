@@ -153,9 +153,18 @@ Status Member::append(const crypto::SecretSigner& signer, const Make& make) {
     }
     const auto appended = access->append_log(log.position(), records);
     if (appended.ok()) return log.extend(records);
-    if (appended.error().code != ErrorCode::kConflict || attempt == kAppendTries)
-      return appended.error();
-    DIMS_TRY(refresh());
+    // If the answer was lost, the log shows whether they are in it.
+    const ErrorCode code = appended.error().code;
+    const bool lost = code == ErrorCode::kUnavailable || code == ErrorCode::kDeadlineExceeded;
+    if (!lost && (code != ErrorCode::kConflict || attempt == kAppendTries)) return appended.error();
+    const std::uint64_t first = log.size();
+    const Status fresh = refresh();
+    bool there = fresh.ok() && log.size() >= first + records.size();
+    for (std::size_t i = 0; there && i < records.size(); ++i)
+      there = log.record(first + i) == records[i];
+    if (there) return ok_status();
+    if (lost) return appended.error();
+    DIMS_TRY(fresh);
   }
 }
 

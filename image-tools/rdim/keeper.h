@@ -5,6 +5,8 @@
 // begins new epochs: what was readable stays readable to whom had the old keys and can still fetch
 // it, what is written from then on is not.
 //
+// What a command did not come to after somebody had lost a right (a crash, an error, an image whose
+// keys its user has not), the log shows: the next run of who administers the image does it.
 // A crash between the announcement of an epoch and its grants leaves an epoch that nobody can use:
 // the next run notices that nobody has it and begins another one.
 // Threads: the main thread. Errors: those of the calls; what was done before one stays done.
@@ -28,7 +30,8 @@ class Keeper {
  public:
   Keeper(People& people, contract::Remote& remote) : people_(people), remote_(remote) {}
 
-  // Of one image, or of all that this user administers, and of domains.
+  // Of one image, or of all that this user administers, and of domains; and the epochs that are due
+  // there (trust::OrgState::image_keys_due()).
   Result<KeeperReport> make_missing(const ImageId* only);
   // New epochs of these images and, with `domains`, of the domains that they are in.
   Result<KeeperReport> rotate(const std::vector<ImageId>& images, bool domains);

@@ -5,6 +5,7 @@
 #include "common/client/passphrase.h"
 #include "common/trust/join_line.h"
 #include "image-tools/rdim/keeper.h"
+#include "image-tools/rdim/newcomer.h"
 #include "image-tools/rdim/people_text.h"
 #include "image-tools/rdim/session.h"
 
@@ -13,10 +14,15 @@ namespace {
 
 using namespace trust;
 
-constexpr int kTries = 5;
+// The line itself, or where it comes from: it stands where a secret does.
+Result<JoinLine> line_of(const std::string& given) {
+  if (!given.starts_with('-') && !given.starts_with('+')) return parse_join_line(given);
+  DIMS_ASSIGN(const crypto::SecretBytes text, client::read_line_of(given, "The join line"));
+  return parse_join_line(text.text());
+}
 
 Status join(Session& session, const std::string& text) {
-  DIMS_ASSIGN(const JoinLine line, parse_join_line(text));
+  DIMS_ASSIGN(const JoinLine line, line_of(text));
   if (line.for_machine) {
     return make_error(ErrorCode::kInvalidArgument, "this line is for a machine",
                       "use 'ldim enroll LINE' there");
@@ -53,19 +59,7 @@ Status join(Session& session, const std::string& text) {
               client::read_passphrase(session.options.people.passphrase,
                                       "New passphrase of " + body.name, true));
   DIMS_ASSIGN(const NewUser made,
-              make_user(line.org, body.user, body.name, passphrase.view(), {}, system_random()));
-  for (int attempt = 1;; ++attempt) {
-    const Position at = log.position();
-    const LogRecord record = make_record(line.org, &at, client::unix_now_s(),
-                                         certificate_of(made.secrets, body.name, body.role), key);
-    const auto enrolled = access->enroll(at, record.bytes, encode_user_record(made.record));
-    if (enrolled.ok()) {
-      DIMS_TRY(log.append(record.bytes, at));
-      break;
-    }
-    if (enrolled.error().code != ErrorCode::kConflict || attempt == kTries) return enrolled.error();
-    DIMS_ASSIGN(log, client::read_log(*access, line.org, client::records_of(log)));
-  }
+              enroll_user(*access, log, {body.user, body.name, body.role}, passphrase.view(), key));
   DIMS_TRY(folder.save({place.server, line.org, client::records_of(log)}));
   Json json;
   json["user"] = body.name;
@@ -128,7 +122,10 @@ void add_login_commands(CLI::App& app, Command& run) {
   CLI::App* const joined = app.add_subcommand("join", "Become a user, with a join line");
   joined->fallthrough();
   const auto line = std::make_shared<std::string>();
-  joined->add_option("LINE", *line, "What 'rdim user add' printed")->required();
+  joined
+      ->add_option("LINE", *line,
+                   "What 'rdim user add' printed; or where it comes from: - (asked), +FILE, -FD")
+      ->required();
   joined->callback([line, &run] {
     run = [line](Session& session) { return finish(session, join(session, *line)); };
   });

@@ -3,9 +3,9 @@
 
 #include "common/base/parse.h"
 #include "common/client/passphrase.h"
-#include "common/crypto/aead.h"
 #include "common/trust/record.h"
 #include "image-tools/rdim/people_text.h"
+#include "image-tools/rdim/root_key.h"
 #include "image-tools/rdim/session.h"
 
 namespace dims::rdim {
@@ -18,15 +18,6 @@ struct InitOptions {
   std::string name;
   std::string user = "admin";
 };
-
-// The root key is needed only when no administrator is left. It is kept sealed to the first one.
-Status keep_root(const client::OrgFolder& folder, const UserSecrets& secrets,
-                 const crypto::SecretSigner& root) {
-  const Secret32 key = crypto::prf(secrets.user_key.key(), "root-key", {secrets.org.view()});
-  return io::replace_file(
-      io::posix_file_system(), folder.file("root-key"),
-      crypto::wrap(key, as_bytes("dims/root-key/1"), root.seed.view(), system_random()));
-}
 
 // The first records, signed by the root key.
 struct Founding {
@@ -104,25 +95,24 @@ Status init_org(Session& session, const InitOptions& options) {
 
   const std::string server = pinned_address(here.place.server, context.server);
   // Before the server knows of it: an organisation whose root key is lost cannot be mended.
-  DIMS_TRY(keep_root(here.folder, admin.secrets, root));
+  // Words are shown before it, too.
+  Json json;
+  DIMS_TRY(keep_root_key(session.output, here.folder, root, json));
+  session.output.note("Recovery words of '" + options.user + "', shown this once:");
+  session.output.note("  " + std::string(admin.words.text()));
   DIMS_TRY(access->init_org(secret->view(), founding.records, encode_user_record(admin.record),
                             {grant}));
   DIMS_TRY(here.folder.save({server, org, founding.records}));
 
-  Json json;
   json["organisation"] = options.name;
   json["id"] = org.hex();
   json["server"] = server;
   json["user"] = options.user;
   json["recovery_words"] = std::string(admin.words.text());
-  json["root_key"] = here.folder.file("root-key");
   session.output.document(json);
   session.output.text("made organisation '" + options.name + "' with administrator '" +
                       options.user + "'");
   session.output.table({{"organisation", org.hex()}, {"server", server}});
-  print_words(session.output, admin.words);
-  session.output.text("Its root key lies sealed in " + here.folder.file("root-key") +
-                      ": it is needed if no administrator is left. Keep a copy.");
   return ok_status();
 }
 
@@ -219,6 +209,8 @@ void add_organisation_commands(CLI::App& app, Command& run) {
   CLI::App* const shown = group->add_subcommand("log", "Every record, checked");
   shown->fallthrough();
   shown->callback([&run] { run = [](Session& session) { return finish(session, log(session)); }; });
+  add_rescue_command(*group, run);
+  add_joins_command(*group, run);
   CLI::App* const rules = group->add_subcommand("policy", "Show the policy, or change it");
   rules->fallthrough();
   const auto change = std::make_shared<PolicyOptions>();

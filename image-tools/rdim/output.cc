@@ -67,6 +67,12 @@ void Output::text(const std::string& line) const {
   std::fprintf(to_stderr_ ? stderr : stdout, "%s\n", line.c_str());
 }
 
+void Output::note(const std::string& line) const {
+  std::FILE* const out = json_ || to_stderr_ ? stderr : stdout;
+  std::fprintf(out, "%s\n", line.c_str());
+  std::fflush(out);
+}
+
 void Output::document(const Json& json) const {
   if (!json_) return;
   // A name may hold bytes that are no UTF-8; JSON must not fail for that.

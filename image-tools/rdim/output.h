@@ -37,6 +37,8 @@ class Output {
   bool json() const { return json_; }
 
   void text(const std::string& line) const;  // ignored with JSON
+  // What must be seen even if the command never ends: with JSON on stderr.
+  void note(const std::string& line) const;
   void document(const Json& json) const;     // ignored without
   ExitCode error(const Error& error) const;  // prints it
   // Columns aligned; the first row is the heading.

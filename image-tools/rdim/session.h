@@ -83,6 +83,7 @@ void add_retention_command(CLI::App& image, Command& run);
 void add_forget_command(CLI::App& image, Command& run);
 void add_maintenance_commands(CLI::App& app, Command& run);
 void add_organisation_commands(CLI::App& app, Command& run);
+void add_joins_command(CLI::App& org, Command& run);
 void add_login_commands(CLI::App& app, Command& run);
 void add_user_commands(CLI::App& app, Command& run);
 void add_machine_commands(CLI::App& app, Command& run);

@@ -115,10 +115,21 @@ struct StateOptions {
   bool yes = false;
 };
 
+// Who is removed already, too: what a command that was cut off left undone is done by the next.
+Result<User> user_known(const OrgState& org, const std::string& name, UserStatus wanted) {
+  const User* removed = nullptr;
+  for (const User* const user : org.users())
+    if (user->name == name && user->status == UserStatus::kRemoved) removed = user;
+  if (wanted == UserStatus::kRemoved && org.user_named(name) == nullptr && removed != nullptr)
+    return *removed;
+  return user_named(org, name);
+}
+
 Status set_state(Session& session, const StateOptions& options, UserStatus status) {
   DIMS_ASSIGN(People* const people, session.people());
   client::Member& member = people->member();
-  DIMS_ASSIGN(const User user, user_named(member.org(), options.name));
+  DIMS_ASSIGN(const User user, user_known(member.org(), options.name,
+                                          options.role.empty() ? status : UserStatus::kActive));
   Role role = user.role;
   if (!options.role.empty()) {
     DIMS_ASSIGN(role, parse_role(options.role));
@@ -128,27 +139,27 @@ Status set_state(Session& session, const StateOptions& options, UserStatus statu
     return make_error(ErrorCode::kInvalidArgument, "user '" + user.name + "' was not removed",
                       "say --yes: a removed user cannot be brought back");
   }
+  DIMS_ASSIGN(contract::Remote* const remote, session.remote());
   const std::vector<ImageId> images = member.org().images_of(user.id);
-  const Role before = user.role;
-  DIMS_TRY(member.append([&](const OrgState&) -> Result<std::vector<Body>> {
-    return std::vector<Body>{UserState{user.id, status, role}};
-  }));
-  DIMS_TRY(people->remember());
+  if (user.status != status || user.role != role) {
+    DIMS_TRY(member.append([&](const OrgState&) -> Result<std::vector<Body>> {
+      return std::vector<Body>{UserState{user.id, status, role}};
+    }));
+    DIMS_TRY(people->remember());
+  }
   Json json;
   json["user"] = user.name;
   json["status"] = std::string(status_name(status));
   json["role"] = std::string(role_name(role));
   session.output.text("user '" + user.name + "' is " + std::string(status_name(status)) + ", " +
                       std::string(role_name(role)));
-  // Whoever loses a right keeps the keys that he had: new ones for what comes.
-  DIMS_ASSIGN(contract::Remote* const remote, session.remote());
+  // Whoever loses a right keeps the keys that he had: new ones for what comes. Who does not may
+  // have to wait for his no longer.
   Keeper keeper(*people, *remote);
   KeeperReport report;
-  if (status == UserStatus::kRemoved) {
+  if (status == UserStatus::kRemoved && user.status != status) {
     DIMS_ASSIGN(report, keeper.rotate(images, true));
-  } else if (role < before && before >= Role::kOperator && role == Role::kUser) {
-    DIMS_ASSIGN(report, keeper.rotate({}, true));
-  } else if (status == UserStatus::kActive) {
+  } else {
     DIMS_ASSIGN(report, keeper.make_missing(nullptr));
   }
   print_report(session.output, json, report);

@@ -2,15 +2,22 @@
 
 #include <CLI/CLI.hpp>
 
+#include <thread>
+
+#include "common/base/parse.h"
 #include "common/client/passphrase.h"
 #include "common/crypto/hash.h"
 #include "image-tools/rdim/keeper.h"
 #include "image-tools/rdim/people_text.h"
+#include "image-tools/rdim/root_key.h"
 
 namespace dims::rdim {
 namespace {
 
 using namespace trust;
+
+constexpr int kRenewTries = 5;
+constexpr std::chrono::milliseconds kSendPause{500};
 
 struct KeyOptions {
   std::string name;
@@ -38,31 +45,91 @@ Result<std::vector<Opened>> open_all_grants(client::Member& member) {
   return out;
 }
 
-// New keys in the log; what was granted to the old ones is granted to the new ones, by the user
-// himself where he may, and missing grants are made by whoever administers the rest.
-Status renew(People& people, ByteView passphrase, Json& json, Output& output) {
+// The same for the new keys, in a log that knows them: by the user himself, for himself.
+Result<std::vector<Bytes>> seal_anew(const OrgState& org, const std::vector<Opened>& opened,
+                                     const UserSecrets& secrets) {
+  std::vector<Bytes> out;
+  for (const Opened& one : opened) {
+    DIMS_ASSIGN(out.emplace_back(), make_grant(org, one.scope, one.id, one.epoch, one.secret.key(),
+                                               secrets.user, secrets.user, secrets.sign));
+  }
+  return out;
+}
+
+bool is_lost(const Status& status) {
+  return !status.ok() && (status.error().code == ErrorCode::kUnavailable ||
+                          status.error().code == ErrorCode::kDeadlineExceeded);
+}
+
+// New record, its record of the log, and grants, in one step. If the answer is lost, the very same
+// is sent again: the server knows it. One that was restarted meanwhile has forgotten the login, and
+// the old keys log in no more if it has the new ones: then a login with the new ones shows it.
+Status send_new_keys(Session& session, People& people, const NewUser& made, ByteView passphrase) {
   client::Member& member = people.member();
-  DIMS_ASSIGN(const std::vector<Opened> opened, open_all_grants(member));
+  DIMS_ASSIGN(const auto patience, parse_duration(session.options.server_wait));
+  const auto until = system_clock().boottime() + patience;
+  for (int attempt = 1;; ++attempt) {
+    DIMS_ASSIGN(const std::vector<Opened> opened, open_all_grants(member));
+    const Position at = member.log.position();
+    const LogRecord change = make_record(member.org().org(), &at, client::unix_now_s(),
+                                         key_change_of(made.secrets), member.secrets.sign);
+    OrgState next = member.org();
+    DIMS_TRY(next.apply(change));
+    DIMS_ASSIGN(const std::vector<Bytes> grants, seal_anew(next, opened, made.secrets));
+    const auto send = [&] {
+      return member.access->put_user_record(encode_user_record(made.record), at, {change.bytes},
+                                            grants);
+    };
+    Status sent = send();
+    const bool lost = is_lost(sent);
+    while (is_lost(sent) && system_clock().boottime() < until) {
+      std::this_thread::sleep_for(kSendPause);
+      sent = send();
+    }
+    if (sent.ok()) return member.log.extend({change.bytes});
+    if (lost) {
+      DIMS_ASSIGN(const RememberedPlace here, remembered_place(people.server()));
+      auto fresh = client::login_user(here.place, member.name, passphrase);
+      if (fresh.ok()) {
+        member = std::move(*fresh);
+        return ok_status();
+      }
+    }
+    if (lost && sent.error().code != ErrorCode::kConflict) {
+      return make_error(sent.error().code,
+                        sent.error().message + ": it is not known whether it has the new keys",
+                        "try again with the new passphrase; if it is refused, nothing has changed "
+                        "and the old one and its words are good");
+    }
+    if (sent.error().code != ErrorCode::kConflict || attempt == kRenewTries) return sent;
+    DIMS_TRY(member.refresh());
+  }
+}
+
+// New keys in the log; what was granted to the old ones is granted to the new ones with them. From
+// the first step on somebody can log in: with the old passphrase until the server has taken the
+// new record, with the new one and its words, which he has seen by then, after it.
+Status renew(Session& session, People& people, ByteView passphrase, Json& json) {
+  client::Member& member = people.member();
   DIMS_ASSIGN(NewUser made,
               renew_user(member.record, member.secrets, passphrase, {}, system_random()));
-  const Position at = member.log.position();
-  const LogRecord change = make_record(member.org().org(), &at, client::unix_now_s(),
-                                       key_change_of(made.secrets), member.secrets.sign);
-  DIMS_TRY(member.access->put_user_record(encode_user_record(made.record), at, {change.bytes}));
-  DIMS_TRY(member.log.extend({change.bytes}));
-  DIMS_TRY(people.remember());
-  member.secrets = std::move(made.secrets);
-  member.record = std::move(made.record);
-  std::vector<Bytes> grants;
-  for (const Opened& one : opened) {
-    auto grant = make_grant(member.org(), one.scope, one.id, one.epoch, one.secret.key(),
-                            member.secrets.user, member.secrets.user, member.secrets.sign);
-    if (grant.ok()) grants.push_back(std::move(*grant));
-  }
-  if (!grants.empty()) DIMS_TRY(member.access->put_grants(grants));
+  session.output.note("Recovery words of the new keys, shown this once, before they are sent:");
+  session.output.note("  " + std::string(made.words.text()));
+  session.output.note("Write them down and keep them apart. If this fails, the old ones stay.");
+  DIMS_ASSIGN(const RememberedPlace here, remembered_place(people.server()));
+  DIMS_TRY(reseal_root_key(session.output, here.folder, member.secrets, json));
+  DIMS_TRY(send_new_keys(session, people, made, passphrase));
+  member.secrets = made.secrets.clone();
+  member.record = made.record;
   json["recovery_words"] = std::string(made.words.text());
-  print_words(output, made.words);
-  return ok_status();
+  return people.remember();
+}
+
+// Another user's login, an administrator's, stays.
+Status end_login_of(const UserId& user) {
+  DIMS_ASSIGN(const std::string config, config_folder());
+  const auto login = load_login(config, system_clock());
+  return login.ok() && !(login->secrets.user == user) ? ok_status() : remove_login(config);
 }
 
 Status passwd(Session& session, const KeyOptions& options) {
@@ -79,7 +146,8 @@ Status passwd(Session& session, const KeyOptions& options) {
   json["user"] = member.name;
   json["new_keys"] = options.compromised;
   if (options.compromised) {
-    DIMS_TRY(renew(*people, passphrase.view(), json, session.output));
+    DIMS_TRY(renew(session, *people, passphrase.view(), json));
+    DIMS_TRY(end_login_of(member.secrets.user));
     // What the old keys could open is not written with any more.
     DIMS_ASSIGN(contract::Remote* const remote, session.remote());
     std::vector<ImageId> own;
@@ -90,13 +158,10 @@ Status passwd(Session& session, const KeyOptions& options) {
   } else {
     DIMS_ASSIGN(UserRecord record, change_passphrase(member.record, member.secrets,
                                                      passphrase.view(), {}, system_random()));
-    DIMS_TRY(member.access->put_user_record(encode_user_record(record), {}, {}));
+    DIMS_TRY(member.access->put_user_record(encode_user_record(record), {}, {}, {}));
     member.record = std::move(record);
+    DIMS_TRY(end_login_of(member.secrets.user));
   }
-  DIMS_ASSIGN(const std::string config, config_folder());
-  const auto login = load_login(config, system_clock());
-  // Another user's login, an administrator's, stays.
-  if (!login.ok() || login->secrets.user == member.secrets.user) DIMS_TRY(remove_login(config));
   session.output.document(json);
   session.output.text("the passphrase of '" + member.name + "' is changed; log in with it");
   return ok_status();
@@ -132,7 +197,7 @@ Status recover(Session& session, const KeyOptions& options) {
       client::resume_member(here.place, options.name, std::move(secrets), std::move(keys), {}));
   DIMS_ASSIGN(const UserRecord fresh, change_passphrase(member.record, member.secrets,
                                                         passphrase.view(), {}, system_random()));
-  DIMS_TRY(member.access->put_user_record(encode_user_record(fresh), {}, {}));
+  DIMS_TRY(member.access->put_user_record(encode_user_record(fresh), {}, {}, {}));
   DIMS_TRY(here.folder.save({pinned_address(here.place.server, context.server), context.org,
                              client::records_of(member.log)}));
   session.output.document(Json{{"user", options.name}, {"recovered", true}});

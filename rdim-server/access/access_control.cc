@@ -56,6 +56,8 @@ Mode AccessControl::mode() const {
 bool AccessControl::still_good(const Caller& caller) const {
   return book_->with([&](const trust::OrgState& org) {
     if (caller.kind == Kind::kJoin) {
+      // The root key makes administrators when there is none.
+      if (caller.join_key == org.init().root_key) return true;
       const trust::Join* const join = org.join(caller.join_key);
       return join != nullptr && join->status == trust::JoinStatus::kOpen;
     }
@@ -191,6 +193,21 @@ trust::Quota AccessControl::limits_of(const Caller& caller) const {
   return book_->with([&](const trust::OrgState& org) { return org.quota(caller.user); });
 }
 
+Result<OrgBook::Beside> AccessControl::user_beside(const trust::OrgState& next,
+                                                   const trust::UserRecord& record,
+                                                   const std::vector<Bytes>& grants) {
+  DIMS_TRY(trust::check_user_record(next, record));
+  for (const Bytes& bytes : grants) {
+    DIMS_ASSIGN(const trust::Grant grant, trust::decode_grant(bytes));
+    if (!(grant.granter == record.user) || !(grant.recipient == record.user)) return denied();
+    DIMS_TRY(trust::check_grant(next, grant));
+  }
+  OrgBook::Beside out;
+  DIMS_ASSIGN(out.rows, people_->rows_of(record, grants));
+  out.stored = [this, record] { people_->user_stored(record); };
+  return out;
+}
+
 Result<trust::Position> AccessControl::init_org(ByteView secret, const std::vector<Bytes>& records,
                                                 ByteView user_record,
                                                 const std::vector<Bytes>& grants,
@@ -203,18 +220,11 @@ Result<trust::Position> AccessControl::init_org(ByteView secret, const std::vect
                       "'rdim-server init' writes the secret, and it is good once");
   }
   DIMS_ASSIGN(const trust::UserRecord record, trust::decode_user_record(user_record));
-  const auto also = [&](const trust::OrgState& next) -> Status {
-    DIMS_TRY(trust::check_user_record(next, record));
+  const auto also = [&](const trust::OrgState& next) -> Result<OrgBook::Beside> {
     if (!next.is_administrator(record.user)) {
       return make_error(ErrorCode::kInvalidArgument, "the first user must be an administrator");
     }
-    DIMS_TRY(people_->put_user(record));
-    for (const Bytes& bytes : grants) {
-      DIMS_ASSIGN(const trust::Grant grant, trust::decode_grant(bytes));
-      DIMS_TRY(trust::check_grant(next, grant));
-      DIMS_TRY(people_->put_grant(grant, bytes));
-    }
-    return ok_status();
+    return user_beside(next, record, grants);
   };
   DIMS_ASSIGN(const trust::Position position, book_->begin(records, also));
   Caller caller;

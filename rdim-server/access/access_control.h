@@ -72,6 +72,10 @@ class AccessControl {
   Result<trust::Position> init_org(ByteView secret, const std::vector<Bytes>& records,
                                    ByteView user_record, const std::vector<Bytes>& grants,
                                    const Peer& peer);
+  // A user's record, and grants of his for himself, checked against the log as it would be, to be
+  // written with the log's records.
+  Result<OrgBook::Beside> user_beside(const trust::OrgState& next, const trust::UserRecord& record,
+                                      const std::vector<Bytes>& grants);
   // Called once the organisation is made: the secret is of no use any more.
   void on_init(std::function<void()> callback) { on_init_ = std::move(callback); }
 

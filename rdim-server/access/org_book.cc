@@ -1,5 +1,6 @@
 #include "rdim-server/access/org_book.h"
 
+#include <algorithm>
 #include <cstdio>
 
 #include "common/base/wire.h"
@@ -115,12 +116,26 @@ Result<trust::Position> OrgBook::append(const trust::Position& expected,
   }
   if (!next) return make_error(ErrorCode::kNotFound, "this server has no organisation");
   if (!(next->position() == expected)) {
+    if (const auto end = end_of(expected, records)) return *end;
     return make_error(
         ErrorCode::kConflict,
         "the organisation's log has moved on to record " + std::to_string(next->position().seq),
         "read it and try again");
   }
   return add(std::move(next), records, also);
+}
+
+std::optional<trust::Position> OrgBook::end_of(const trust::Position& before,
+                                               const std::vector<Bytes>& records) const {
+  std::shared_lock lock(mutex_);
+  const std::uint64_t first = before.seq + 1;
+  if (records.empty() || before.seq >= records_.size() ||
+      records.size() > records_.size() - first || !(state_->hash_at(before.seq) == before.hash) ||
+      !std::equal(records.begin(), records.end(),
+                  records_.begin() + static_cast<std::ptrdiff_t>(first)))
+    return std::nullopt;
+  const std::uint64_t last = before.seq + records.size();
+  return trust::Position{last, state_->hash_at(last)};
 }
 
 Result<trust::Position> OrgBook::add(std::optional<trust::OrgState> next,
@@ -134,14 +149,19 @@ Result<trust::Position> OrgBook::add(std::optional<trust::OrgState> next,
     DIMS_TRY(trust::check_record_time(record, now_unix_s));
     DIMS_TRY(step(next, record));
   }
-  if (also) DIMS_TRY(also(*next));
-  DIMS_TRY(refs_.put(row_key(size()), encode_rows(records), 0));
+  Beside beside;
+  if (also) {
+    DIMS_ASSIGN(beside, also(*next));
+  }
+  beside.rows.push_back({row_key(size()), encode_rows(records), 0});
+  DIMS_TRY(refs_.put_all(beside.rows));
   trust::Position position = next->position();
   {
     std::unique_lock lock(mutex_);
     state_ = std::make_unique<trust::OrgState>(std::move(*next));
     records_.insert(records_.end(), records.begin(), records.end());
   }
+  if (beside.stored) beside.stored();
   announce();
   return position;
 }

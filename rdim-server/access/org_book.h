@@ -6,8 +6,8 @@
 // Threads: thread-safe; readers run together. Ownership: store and clock outlive it. Units: seq
 // numbers records from 0. Errors: of append(): kConflict when the log is elsewhere,
 // kInvalidArgument when a record's time is not about now, and those of OrgState; a refused record
-// changes nothing, and neither do those beside it. Durable on return: what was appended, all of it
-// or nothing.
+// changes nothing, and neither do those beside it. Durable on return: what was appended and what
+// belongs to it, all of it or nothing, whenever the server dies.
 #pragma once
 
 #include <functional>
@@ -37,11 +37,16 @@ class OrgBook {
     return body(static_cast<const trust::OrgState&>(*state_));
   }
 
-  // `also` is asked with the state as it would be, and may write what belongs to it; what it
-  // refuses is not appended.
-  using Also = std::function<Status(const trust::OrgState& next)>;
+  // What belongs to the records and is written with them, in the same step.
+  struct Beside {
+    std::vector<contract::RefPut> rows;
+    std::function<void()> stored;  // once they are; may be empty
+  };
+  // Asked with the state as it would be; what it refuses is not appended.
+  using Also = std::function<Result<Beside>(const trust::OrgState& next)>;
   // The first records. kAlreadyExists when there is an organisation.
   Result<trust::Position> begin(const std::vector<Bytes>& records, const Also& also);
+  // The very same records once more, whose answer was lost: where they end; nothing is done.
   Result<trust::Position> append(const trust::Position& expected, const std::vector<Bytes>& records,
                                  const Also& also = {});
   // Records from `seq` on, at most bytes_max of them but at least one if there is one.
@@ -53,6 +58,8 @@ class OrgBook {
  private:
   OrgBook(contract::RefStore& refs, Clock& clock) : refs_(refs), clock_(clock) {}
   Status load();
+  std::optional<trust::Position> end_of(const trust::Position& before,
+                                        const std::vector<Bytes>& records) const;
   Result<trust::Position> add(std::optional<trust::OrgState> next,
                               const std::vector<Bytes>& records, const Also& also);
   void announce();

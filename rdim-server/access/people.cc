@@ -8,6 +8,7 @@ namespace dims::access {
 namespace {
 
 constexpr std::size_t kRowsAtOnce = 512;
+constexpr int kTries = 5;
 constexpr const char* kUsers = "org/user/";
 constexpr const char* kSeen = "org/seen/";
 
@@ -101,24 +102,58 @@ Status People::put_row(const std::string& key, ByteView value) {
   return ok_status();
 }
 
-Status People::put_user(const trust::UserRecord& record) {
-  const std::string key = user_key(record.user);
-  const std::lock_guard lock(mutex_);
-  DIMS_ASSIGN(const auto row, refs_.get(key));
-  if (row) {
-    DIMS_ASSIGN(const trust::UserRecord old, trust::decode_user_record(row->value));
-    const Bytes bytes = trust::encode_user_record(record);
-    if (bytes == row->value) return ok_status();  // the answer was lost
-    if (record.generation != old.generation + 1) {
-      return make_error(ErrorCode::kConflict,
-                        "the record of " + record.name + " is in generation " +
-                            std::to_string(old.generation) + " here",
-                        "fetch it and change it again");
-    }
+Result<contract::RefPut> People::user_row(const trust::UserRecord& record) {
+  contract::RefPut out{user_key(record.user), trust::encode_user_record(record), 0};
+  DIMS_ASSIGN(const auto row, refs_.get(out.key));
+  if (!row) return out;
+  out.expected_revision = row->revision;
+  DIMS_ASSIGN(const trust::UserRecord old, trust::decode_user_record(row->value));
+  // The very same again: the answer was lost.
+  if (out.value != row->value && record.generation != old.generation + 1) {
+    return make_error(ErrorCode::kConflict,
+                      "the record of " + record.name + " is in generation " +
+                          std::to_string(old.generation) + " here",
+                      "fetch it and change it again");
   }
-  DIMS_TRY(refs_.put(key, trust::encode_user_record(record), row ? row->revision : 0));
+  return out;
+}
+
+Status People::put_user(const trust::UserRecord& record) {
+  const std::lock_guard lock(mutex_);
+  DIMS_ASSIGN(const contract::RefPut row, user_row(record));
+  DIMS_TRY(refs_.put_all({row}));
   facts_[record.user] = facts_of(record);
   return ok_status();
+}
+
+Result<std::vector<contract::RefPut>> People::rows_of(const trust::UserRecord& record,
+                                                      const std::vector<Bytes>& grants) {
+  std::vector<contract::RefPut> rows;
+  DIMS_ASSIGN(rows.emplace_back(), user_row(record));
+  DIMS_TRY(add_grants(grants, rows));
+  return rows;
+}
+
+Status People::add_grants(const std::vector<Bytes>& grants, std::vector<contract::RefPut>& rows) {
+  std::map<std::string, const Bytes*> last;
+  for (const Bytes& bytes : grants) {
+    DIMS_ASSIGN(const trust::Grant grant, trust::decode_grant(bytes));
+    last[grant_key(grant)] = &bytes;
+  }
+  for (const auto& [key, bytes] : last) {
+    DIMS_ASSIGN(const auto row, refs_.get(key));
+    rows.push_back({key, *bytes, row ? row->revision : 0});
+  }
+  return ok_status();
+}
+
+void People::user_stored(const trust::UserRecord& record) {
+  const std::lock_guard lock(mutex_);
+  // As it is by now: another one may have followed.
+  const auto row = refs_.get(user_key(record.user));
+  const auto now = row.ok() && *row ? trust::decode_user_record((*row)->value)
+                                    : Result<trust::UserRecord>(record);
+  facts_[record.user] = facts_of(now.ok() ? *now : record);
 }
 
 Result<Bytes> People::user_record(const trust::UserId& user) {
@@ -134,9 +169,15 @@ std::optional<LoginFacts> People::login_facts(const trust::UserId& user) {
   return found->second;
 }
 
-Status People::put_grant(const trust::Grant& grant, ByteView bytes) {
+Status People::put_grants(const std::vector<Bytes>& grants) {
   const std::lock_guard lock(mutex_);
-  return put_row(grant_key(grant), bytes);
+  for (int attempt = 1;; ++attempt) {
+    std::vector<contract::RefPut> rows;
+    DIMS_TRY(add_grants(grants, rows));
+    const Status put = refs_.put_all(rows);
+    // A row that came meanwhile with somebody's new keys.
+    if (put.ok() || put.error().code != ErrorCode::kConflict || attempt == kTries) return put;
+  }
 }
 
 Result<std::vector<Bytes>> People::grants(const trust::UserId& recipient,

@@ -44,10 +44,16 @@ class People {
   // The record is checked by the caller (trust::check_user_record). Its generation must be the one
   // after what is stored; the first may be any.
   Status put_user(const trust::UserRecord& record);
+  // The rows of such a record and of grants, for who writes them in one step with others; then
+  // user_stored(). Nothing is written here.
+  Result<std::vector<contract::RefPut>> rows_of(const trust::UserRecord& record,
+                                                const std::vector<Bytes>& grants);
+  void user_stored(const trust::UserRecord& record);
   Result<Bytes> user_record(const trust::UserId& user);
   std::optional<LoginFacts> login_facts(const trust::UserId& user);
 
-  Status put_grant(const trust::Grant& grant, ByteView bytes);
+  // Checked by the caller. All of them in one step; of two for the same the later one stays.
+  Status put_grants(const std::vector<Bytes>& grants);
   // Of one recipient; scope and id narrow it down.
   Result<std::vector<Bytes>> grants(const trust::UserId& recipient,
                                     std::optional<trust::KeyScope> scope, const trust::ScopeId& id);
@@ -76,6 +82,8 @@ class People {
 
  private:
   explicit People(contract::RefStore& refs) : refs_(refs) {}
+  Result<contract::RefPut> user_row(const trust::UserRecord& record);
+  Status add_grants(const std::vector<Bytes>& grants, std::vector<contract::RefPut>& rows);
   Status put_row(const std::string& key, ByteView value);
   Status save_seen(const std::string& key, const Seen& seen);
 

@@ -114,13 +114,12 @@ AccessService::Unary* AccessService::Enroll(Context* context, const v1::EnrollRe
                     trust::decode_record(as_bytes(request->record())));
         if (!(record.signer == caller.join_key)) return denied();
         const auto* const cert = std::get_if<trust::UserCert>(&record.body);
-        const auto also = [&](const trust::OrgState& next) -> Status {
-          if (cert == nullptr) return ok_status();
+        const auto also = [&](const trust::OrgState& next) -> Result<access::OrgBook::Beside> {
+          if (cert == nullptr) return access::OrgBook::Beside{};
           DIMS_ASSIGN(const trust::UserRecord user,
                       trust::decode_user_record(as_bytes(request->user_record())));
-          DIMS_TRY(trust::check_user_record(next, user));
           if (!(user.user == cert->user)) return denied();
-          return control().people().put_user(user);
+          return control().user_beside(next, user, {});
         };
         DIMS_ASSIGN(const trust::Position position,
                     control().book().append(expected, {record.bytes}, also));
@@ -174,12 +173,17 @@ AccessService::Unary* AccessService::PutUserRecord(Context* context,
         DIMS_ASSIGN(const trust::UserRecord record,
                     trust::decode_user_record(as_bytes(request->record())));
         if (!(record.user == caller.user)) return denied();
-        const auto also = [&](const trust::OrgState& next) -> Status {
-          DIMS_TRY(trust::check_user_record(next, record));
-          return control().people().put_user(record);
+        const std::vector<Bytes> grants = bytes_of(request->grants());
+        const auto also = [&](const trust::OrgState& next) {
+          return control().user_beside(next, record, grants);
         };
         const std::vector<Bytes> records = bytes_of(request->log_records());
         if (records.empty()) {
+          if (!grants.empty()) {
+            return make_error(ErrorCode::kInvalidArgument,
+                              "grants come with the log record of new keys only",
+                              "send them with PutGrants");
+          }
           const Status fits = control().book().with(
               [&](const trust::OrgState& org) { return trust::check_user_record(org, record); });
           DIMS_TRY(fits);

@@ -29,12 +29,18 @@ AccessService::Unary* AccessService::PutGrants(Context* context,
                                                v1::PutGrantsReply* /*reply*/) {
   return run(Rpc::kPutGrants, context,
              [this, request](const Caller& caller, const Ticket&) -> Status {
-               for (const std::string& field : request->grants()) {
-                 DIMS_ASSIGN(const trust::Grant grant, trust::decode_grant(as_bytes(field)));
+               const std::vector<Bytes> grants = bytes_of(request->grants());
+               std::vector<trust::Grant> decoded;
+               for (const Bytes& bytes : grants) {
+                 DIMS_ASSIGN(const trust::Grant grant, trust::decode_grant(bytes));
                  if (!(grant.granter == caller.user)) return denied();
                  DIMS_TRY(control().book().with(
                      [&](const trust::OrgState& org) { return trust::check_grant(org, grant); }));
-                 DIMS_TRY(control().people().put_grant(grant, as_bytes(field)));
+                 decoded.push_back(grant);
+               }
+               // All or none: who makes an epoch must not be left without what others have got.
+               DIMS_TRY(control().people().put_grants(grants));
+               for (const trust::Grant& grant : decoded) {
                  control().audit().add(caller, "grant", {},
                                        "epoch " + std::to_string(grant.epoch) + " of " +
                                            grant.id.hex() + " for " + grant.recipient.hex());

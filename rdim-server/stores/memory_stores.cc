@@ -1,5 +1,7 @@
 #include "rdim-server/stores/memory_stores.h"
 
+#include <set>
+
 namespace dims::stores {
 
 using contract::PutOutcome;
@@ -191,6 +193,24 @@ Result<std::uint64_t> MemoryRefStore::put(const std::string& key, ByteView value
   }
   rows_[key] = {Bytes(value.begin(), value.end()), next_revision_};
   return next_revision_++;
+}
+
+Status MemoryRefStore::put_all(const std::vector<contract::RefPut>& rows) {
+  std::lock_guard lock(mutex_);
+  std::set<std::string> keys;
+  for (const contract::RefPut& row : rows) {
+    if (!keys.insert(row.key).second) {
+      return make_error(ErrorCode::kInvalidArgument,
+                        "the record '" + row.key + "' twice in one step");
+    }
+    const auto found = rows_.find(row.key);
+    if ((found == rows_.end() ? 0 : found->second.revision) != row.expected_revision) {
+      return make_error(ErrorCode::kConflict,
+                        "the record '" + row.key + "' was changed by somebody else");
+    }
+  }
+  for (const contract::RefPut& row : rows) rows_[row.key] = {row.value, next_revision_++};
+  return ok_status();
 }
 
 Status MemoryRefStore::remove(const std::string& key, std::uint64_t expected_revision) {

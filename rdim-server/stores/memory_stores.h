@@ -61,6 +61,7 @@ class MemoryRefStore : public contract::RefStore {
   Result<std::optional<contract::RefValue>> get(const std::string& key) override;
   Result<std::uint64_t> put(const std::string& key, ByteView value,
                             std::uint64_t expected_revision) override;
+  Status put_all(const std::vector<contract::RefPut>& rows) override;
   Status remove(const std::string& key, std::uint64_t expected_revision) override;
   Result<std::vector<std::pair<std::string, contract::RefValue>>> list(const std::string& prefix,
                                                                        const std::string& after,

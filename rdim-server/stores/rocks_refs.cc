@@ -1,6 +1,7 @@
 #include "rdim-server/stores/rocks_refs.h"
 
 #include <algorithm>
+#include <set>
 
 #include "common/base/wire.h"
 #include "rdim-server/stores/rocks_status.h"
@@ -22,6 +23,19 @@ Result<RefValue> decode(std::string_view row, const std::string& key) {
   value.value.assign(rest.begin(), rest.end());
   return value;
 }
+
+void add_row(rocksdb::WriteBatch& batch, rocksdb::ColumnFamilyHandle* refs, const std::string& key,
+             std::uint64_t revision, ByteView value) {
+  Bytes row;
+  row.reserve(value.size() + 8);
+  Writer w(row);
+  w.u64(revision);
+  w.raw(value);
+  (void)batch.Put(refs, key, rocksdb::Slice(reinterpret_cast<const char*>(row.data()), row.size()));
+}
+
+// Random: a record that was removed and made again never has a revision that somebody remembers.
+std::uint64_t new_revision(Random& random) { return std::max<std::uint64_t>(random.u64(), 1); }
 
 }  // namespace
 
@@ -46,18 +60,32 @@ Result<std::uint64_t> RocksRefStore::put(const std::string& key, ByteView value,
                                          std::uint64_t expected_revision) {
   std::lock_guard lock(lock_of(key));
   DIMS_TRY(check_revision(key, expected_revision));
-  // Random: a record that was removed and made again never has a revision that somebody remembers.
-  const std::uint64_t revision = std::max<std::uint64_t>(random_.u64(), 1);
-  Bytes row;
-  row.reserve(value.size() + 8);
-  Writer w(row);
-  w.u64(revision);
-  w.raw(value);
+  const std::uint64_t revision = new_revision(random_);
   rocksdb::WriteBatch batch;
-  (void)batch.Put(engine_.refs(), key,
-                  rocksdb::Slice(reinterpret_cast<const char*>(row.data()), row.size()));
+  add_row(batch, engine_.refs(), key, revision, value);
   DIMS_TRY(engine_.write(batch, Durability::kSynced, "cannot write the record '" + key + "'"));
   return revision;
+}
+
+Status RocksRefStore::put_all(const std::vector<contract::RefPut>& rows) {
+  std::set<std::string> keys;
+  std::set<std::size_t>
+      numbers;  // in one order for all, so that two of these cannot wait in a ring
+  for (const contract::RefPut& row : rows) {
+    if (!keys.insert(row.key).second) {
+      return make_error(ErrorCode::kInvalidArgument,
+                        "the record '" + row.key + "' twice in one step");
+    }
+    numbers.insert(lock_number(row.key));
+  }
+  std::vector<std::unique_lock<std::mutex>> held;
+  for (const std::size_t number : numbers) held.emplace_back(locks_[number]);
+  rocksdb::WriteBatch batch;
+  for (const contract::RefPut& row : rows) {
+    DIMS_TRY(check_revision(row.key, row.expected_revision));
+    add_row(batch, engine_.refs(), row.key, new_revision(random_), row.value);
+  }
+  return engine_.write(batch, Durability::kSynced, "cannot write records");
 }
 
 Status RocksRefStore::remove(const std::string& key, std::uint64_t expected_revision) {

@@ -19,15 +19,17 @@ class RocksRefStore : public contract::RefStore {
   Result<std::optional<contract::RefValue>> get(const std::string& key) override;
   Result<std::uint64_t> put(const std::string& key, ByteView value,
                             std::uint64_t expected_revision) override;
+  Status put_all(const std::vector<contract::RefPut>& rows) override;
   Status remove(const std::string& key, std::uint64_t expected_revision) override;
   Result<std::vector<std::pair<std::string, contract::RefValue>>> list(const std::string& prefix,
                                                                        const std::string& after,
                                                                        std::size_t limit) override;
 
  private:
-  std::mutex& lock_of(const std::string& key) {
-    return locks_[std::hash<std::string>{}(key) % locks_.size()];
+  std::size_t lock_number(const std::string& key) const {
+    return std::hash<std::string>{}(key) % locks_.size();
   }
+  std::mutex& lock_of(const std::string& key) { return locks_[lock_number(key)]; }
   Status check_revision(const std::string& key, std::uint64_t expected);
 
   Engine& engine_;

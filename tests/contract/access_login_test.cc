@@ -211,3 +211,42 @@ TEST_CASE("who is disabled or revoked is out at once, and stays out") {
   CHECK(seen["machine-revoke"] == 1);
   CHECK(seen["user-state"] == 1);
 }
+
+TEST_CASE("the root key lets its holder in as a join line does, to make an administrator") {
+  LoginWorld w;
+  REQUIRE(w.init(kSecret).ok());
+  const auto let_in = [&](const crypto::SecretSigner& key, v1::LoginReply& reply) {
+    const LoginContext context = w.here();
+    v1::LoginJoinRequest request;
+    request.set_nonce(field(context.nonce.view()));
+    request.set_join_key(field(key.public_key.view()));
+    request.set_signature(field(sign_join_login(context, key).view()));
+    grpc::ClientContext call;
+    return w.world.people->LoginJoin(&call, request, &reply).ok();
+  };
+  v1::LoginReply reply;
+  CHECK(!let_in(crypto::SecretSigner::from_seed(crypto::SecretKey::random(w.random)), reply));
+  CHECK(!let_in(w.ann.secrets.sign, reply));
+  REQUIRE(let_in(w.root, reply));
+  CHECK(!w.hello(reply.token()).ok());  // no member
+  const NewUser bob = w.user("bob", "staple battery");
+  const Position at = w.log->position();
+  const auto enroll = [&](const crypto::SecretSigner& signer) {
+    v1::EnrollRequest request;
+    request.mutable_expected()->set_seq(at.seq);
+    request.mutable_expected()->set_hash(field(at.hash.view()));
+    request.set_record(
+        field(make_record(w.org, &at, w.now_s(),
+                          certificate_of(bob.secrets, "bob", Role::kAdministrator), signer)
+                  .bytes));
+    request.set_user_record(field(encode_user_record(bob.record)));
+    grpc::ClientContext call;
+    w.world.say(call, reply.token());
+    v1::AppendLogReply done;
+    return w.world.people->Enroll(&call, request, &done).ok();
+  };
+  CHECK(!enroll(w.ann.secrets.sign));  // another's word, with the root key's token
+  REQUIRE(enroll(w.root));
+  CHECK(w.world.control->book().with(
+      [&](const OrgState& org) { return org.is_administrator(bob.secrets.user); }));
+}

@@ -23,6 +23,30 @@ namespace dims::test {
 // A message's field of bytes.
 inline std::string field(ByteView bytes) { return std::string(as_text(bytes)); }
 
+// A store whose disk is full after so many writes.
+struct LimitedRefStore : stores::MemoryRefStore {
+  std::atomic<int> writes_left{-1};  // -1: no limit
+
+  Status may_write() {
+    if (writes_left == 0) return make_error(ErrorCode::kNoSpace, "no space is left");
+    if (writes_left > 0) --writes_left;
+    return ok_status();
+  }
+  Result<std::uint64_t> put(const std::string& key, ByteView value,
+                            std::uint64_t expected_revision) override {
+    DIMS_TRY(may_write());
+    return MemoryRefStore::put(key, value, expected_revision);
+  }
+  Status put_all(const std::vector<contract::RefPut>& rows) override {
+    DIMS_TRY(may_write());
+    return MemoryRefStore::put_all(rows);
+  }
+  Status remove(const std::string& key, std::uint64_t expected_revision) override {
+    DIMS_TRY(may_write());
+    return MemoryRefStore::remove(key, expected_revision);
+  }
+};
+
 struct AccessWorld {
   // Without records there is no organisation; with a secret the server is prepared for one.
   explicit AccessWorld(const std::vector<Bytes>& records, const std::string& secret = {});
@@ -62,7 +86,7 @@ struct AccessWorld {
   SeededRandom random{seed()};
   TempFolder folder;
   stores::MemoryObjectStore objects{clock};
-  stores::MemoryRefStore refs;
+  LimitedRefStore refs;
   std::unique_ptr<access::AccessControl> control;
   std::unique_ptr<catalog::Catalog> catalog;
   std::unique_ptr<catalog::Maintenance> maintenance;

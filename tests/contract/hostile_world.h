@@ -83,7 +83,7 @@ struct HostileWorld {
     const auto made = trust::make_grant(f.state(), scope, id, epoch, f.key_of_epoch(id, epoch),
                                         to.user, by.user, by.sign);
     REQUIRE(made.ok());
-    REQUIRE(world->control->people().put_grant(*trust::decode_grant(*made), *made).ok());
+    REQUIRE(world->control->people().put_grants({*made}).ok());
   }
   std::string make_machine_folder(const std::string& name, const trust::MachineFile& machine) {
     const std::string path = folder.path + "/" + name;

@@ -39,6 +39,33 @@ void compare_and_swap(RefStore& store) {
   CHECK(text_at(store, "k").empty());
 }
 
+// All rows of one step, or none.
+void put_all(RefStore& store) {
+  const auto row = [](const char* key, const char* value, std::uint64_t expected) {
+    const ByteView bytes = as_bytes(value);
+    return contract::RefPut{key, Bytes(bytes.begin(), bytes.end()), expected};
+  };
+  REQUIRE(store.put_all({row("a", "one", 0), row("b", "one", 0)}).ok());
+  CHECK(text_at(store, "a") == "one");
+  CHECK(text_at(store, "b") == "one");
+  const std::uint64_t revision = (*store.get("a"))->revision;
+  CHECK(revision != 0);
+  const Status late =
+      store.put_all({row("c", "two", 0), row("a", "two", revision), row("b", "x", 0)});
+  REQUIRE(!late.ok());
+  CHECK(late.error().code == ErrorCode::kConflict);
+  CHECK(text_at(store, "a") == "one");
+  CHECK(text_at(store, "c") == "(absent)");
+  const Status twice = store.put_all({row("c", "one", 0), row("c", "two", 0)});
+  REQUIRE(!twice.ok());
+  CHECK(twice.error().code == ErrorCode::kInvalidArgument);
+  CHECK(text_at(store, "c") == "(absent)");
+  REQUIRE(store.put_all({row("c", "two", 0), row("a", "two", revision)}).ok());
+  CHECK(text_at(store, "a") == "two");
+  conflict(store.put("a", as_bytes("x"), revision));
+  CHECK(store.put_all({}).ok());
+}
+
 void remove(RefStore& store) {
   const auto revision = store.put("k", as_bytes("v"), 0);
   REQUIRE(revision.ok());
@@ -107,6 +134,7 @@ void races(RefStore& store) {
 
 void ref_store_suite(RefStore& store) {
   SECTION("compare and swap") { compare_and_swap(store); }
+  SECTION("put all") { put_all(store); }
   SECTION("remove") { remove(store); }
   SECTION("list") { list(store); }
   SECTION("races") { races(store); }

@@ -13,7 +13,7 @@ import dims_system  # noqa: E402
 import sources  # noqa: E402
 from dims_system import check, check_equal, check_says  # noqa: E402
 from disk_model import Model, check_disk  # noqa: E402
-from organisation import Organisation, refused  # noqa: E402
+from organisation import Machine, Organisation, Person, refused  # noqa: E402
 from sources import MIB  # noqa: E402
 
 
@@ -46,10 +46,52 @@ def set_up(world):
     return org, ann, bob, laptop, desk
 
 
+def join_lines(world, org):
+    """Open ones are listed, cancelled ones good for nothing; a line comes from a file or a descriptor as a passphrase does."""
+    admin = org.admin
+    keeper = org.user("keeper", role="operator")
+    lines = {name: admin.rdim("user", "add", name)["join_line"] for name in ("carol", "dave", "erin")}
+    machine = admin.rdim("machine", "token", "kiosk")["join_line"]
+    anything = keeper.rdim("machine", "token", "--lasts", "1h")["join_line"]
+    org.restart()
+    listed = admin.rdim("org", "joins")["joins"]
+    check_equal(sorted((j["for"], j["name"] or "", j["role"] or "", j["by"], j["expired"]) for j in listed),
+                [("machine", "", "", "keeper", False), ("machine", "kiosk", "", "admin", False)] +
+                [("user", name, "user", "admin", False) for name in ("carol", "dave", "erin")], "open join lines")
+    check_says(refused(admin.rdim, "org", "joins", "--cancel", "nobody-there", code=3), "no open join line")
+    check_says(refused(keeper.rdim, "org", "joins", "--cancel", "carol"), "machines only")
+    admin.rdim("org", "joins", "--cancel", "carol")
+    keeper.rdim("org", "joins", "--cancel", "kiosk")
+    key = next(j["key"] for j in listed if j["by"] == "keeper")
+    refused(keeper.rdim, "org", "joins", "--cancel", key[:7], code=3)  # too short to mean one
+    check_equal(keeper.rdim("org", "joins", "--cancel", key[:12])["cancelled"], [key], "what was cancelled")
+    org.restart()
+    carol = Person(org, "carol", "correct horse of carol")
+    check_says(refused(carol.join, lines["carol"]), "used or cancelled")
+    for number, line in enumerate((machine, anything)):
+        check_says(Machine(org, f"cancelled{number}").ldim("enroll", line, check_code=4), "used or cancelled")
+
+    paper = world.path("join-line")
+    paper.write_text(lines["dave"] + "\n")
+    dave, erin = Person(org, "dave", "correct horse of dave"), Person(org, "erin", "correct horse of erin")
+    paper.chmod(0o644)
+    check_says(refused(dave.join, f"+{paper}", code=None), "can be read by others", "chmod 600")
+    paper.chmod(0o600)
+    dave.join(f"+{paper}")
+    paper.write_text(lines["erin"] + "\n")
+    world.run("sh", "-c", 'exec "$0" join -3 --passphrase "$1" 3<"$2"', world.bin / "rdim", f"+{erin.secret}", paper,
+              env=erin.environment())
+    erin.login()
+    check_equal(admin.rdim("org", "joins")["joins"], [], "open join lines at the end")
+    check_says(refused(dave.join, lines["erin"]), "used or cancelled")
+    world.say("join lines listed, cancelled, read from files")
+
+
 def run(world):
     size = world.size(8, 256) * MIB
     org, ann, bob, laptop, desk = set_up(world)
 
+    join_lines(world, org)
     source = sources.random_file(world.path("master.src"), size, world.rng)
     org.admin.rdim("image", "import", source, "master")
     ann.rdim("image", "import", source, "anns", "--private")

@@ -3,7 +3,8 @@
 before, and on a fresh machine with nothing but the words and the server's address and fingerprint; an administrator, too.
 
 His keys stay the same: his image opens on two machines, before and after. Wrong words open nothing; the words stay good;
-new keys after a compromise (passwd --compromised) end them, and old images still open.
+new keys after a compromise (passwd --compromised) end them, and old images still open. The root key's file and its own words make
+an administrator when none is left, whatever became of the first one's keys.
 """
 import sys
 from pathlib import Path
@@ -114,6 +115,34 @@ def run(world):
         check_equal(world.path(f"{name}-after.raw").read_bytes(), bytes(whole), f"{name} after the compromise")
     refused(ann.rdim, "user", "recover", "ann", "--words", f"+{words}", "--new-passphrase", f"+{new}")
     world.say("new keys after a compromise")
+
+    # The first administrator gets new keys, and then loses passphrase and words: a copy of the root key's file from before, and
+    # the words that were printed with it, are enough, on a fresh machine.
+    copy = world.path("root-key-copy")
+    copy.write_bytes(Path(org.root_key).read_bytes())
+    copy.chmod(0o600)
+    new.write_text("never written down\n")
+    org.admin.rdim("user", "passwd", "admin", "--compromised", "--passphrase", f"+{org.admin.secret}", "--new-passphrase", f"+{new}")
+    org.restart()
+    rescuer = Person(org, "rescuer", "root and branch", config="fresh-rescuer")
+    words.write_text(org.admin.words + "\n")
+    rescue = ["--server", org.server.pinned(), "org", "rescue", "rescuer", "--root-key", copy, "--passphrase", f"+{rescuer.secret}",
+              "--words", f"+{words}"]
+    check_says(refused(rescuer.rdim, *rescue), "do not open it", "words of its own")
+    words.write_text(org.root_words + "\n")
+    bent = world.path("root-key-bent")
+    bent.write_bytes(copy.read_bytes()[:-1] + b"x")
+    bent.chmod(0o600)
+    refused(rescuer.rdim, *rescue[:6], bent, *rescue[7:])
+    check_says(refused(rescuer.rdim, *rescue[:4], "ann", *rescue[5:], code=4), "there is a user 'ann'")
+    check_equal(rescuer.rdim(*rescue)["role"], "administrator", "the rescuer's role")
+    org.restart()
+    rescuer.login()
+    rescuer.rdim("user", "rm", "admin", "--yes")
+    rescuer.rdim("user", "add", "carol")
+    ann.login()
+    check_says(refused(ann.rdim, "user", "add", "dora"), "may not say this")
+    world.say("an administrator by the root key")
     org.server.stop()
 
 

@@ -99,10 +99,20 @@ TEST_CASE("grant: who may not grant cannot, and a wrong secret is not passed on"
   const OrgState& s = g.f.state();
   const ScopeId image = scope_id(g.f.image), domain = scope_id(g.f.domain);
   const Secret32 key = g.f.key_of_epoch(image, 2);
-  // Bob may read the image, the operator nothing: neither may grant it.
-  for (const UserSecrets* who : {&g.f.bob, &g.f.oper})
-    REFUSED(make_grant(s, KeyScope::kImage, image, 2, key, g.f.bob.user, who->user, who->sign),
+  // Bob may read the image, the operator nothing: neither may grant it to anybody else.
+  for (const auto& [to, who] : {std::pair(&g.f.oper, &g.f.bob), std::pair(&g.f.bob, &g.f.oper)})
+    REFUSED(make_grant(s, KeyScope::kImage, image, 2, key, to->user, who->user, who->sign),
             ErrorCode::kUntrusted);
+  // What he has he may seal for himself: for new keys of his.
+  const auto anew =
+      make_grant(s, KeyScope::kImage, image, 2, key, g.f.bob.user, g.f.bob.user, g.f.bob.sign);
+  MUST(anew);
+  MUST(open_grant(s, *anew, g.f.bob.user, g.f.bob.box));
+  REFUSED(make_grant(s, KeyScope::kImage, image, 2, key, g.f.bob.user, g.f.bob.user, g.f.oper.sign),
+          ErrorCode::kUntrusted);
+  REFUSED(make_grant(s, KeyScope::kImage, image, 2, Secret32{}, g.f.bob.user, g.f.bob.user,
+                     g.f.bob.sign),
+          ErrorCode::kWrongKey);
   REFUSED(make_grant(s, KeyScope::kDomain, domain, 2, g.f.key_of_epoch(domain, 2), g.f.bob.user,
                      g.f.alice.user, g.f.alice.sign),
           ErrorCode::kUntrusted);

@@ -168,3 +168,87 @@ TEST_CASE("state: lists, quotas and wipes say what the records said") {
   f.say(MachineWipe{f.laptop.machine, false}, f.admin.sign);
   CHECK(!wipe_due(f.state(), f.laptop)->spare_unsent);
 }
+
+TEST_CASE("state: keys are due once somebody has lost a right, until the next epoch") {
+  OrgFixture f(seed());
+  std::uint32_t of_image = 1, of_domain = 1;
+  const auto image_due = [&] { return f.state().image_keys_due(f.image); };
+  const auto domain_due = [&] { return f.state().domain_keys_due(f.domain, {f.image, f.master}); };
+  const auto renew = [&] {
+    f.say(f.epoch(KeyScope::kImage, scope_id(f.image), ++of_image), f.alice.sign);
+    f.say(f.epoch(KeyScope::kDomain, scope_id(f.domain), ++of_domain), f.admin.sign);
+    CHECK(!image_due());
+    CHECK(!domain_due());
+  };
+  const auto list = [&](const UserId& user, Access access) {
+    f.say(ImageAcl{f.image, user, access}, f.alice.sign);
+  };
+  const auto state = [&](const UserSecrets& user, UserStatus status, Role role) {
+    f.say(UserState{user.user, status, role}, f.admin.sign);
+  };
+  CHECK(!image_due());
+  CHECK(!domain_due());
+
+  // More is no loss.
+  list(f.bob.user, Access::kWrite);
+  CHECK(!image_due());
+  CHECK(!domain_due());
+  list(f.bob.user, Access::kRead);
+  CHECK(image_due());
+  CHECK(domain_due());
+  renew();
+  list(f.bob.user, Access::kNone);
+  CHECK(image_due());
+  CHECK(!domain_due());  // he wrote nothing
+  renew();
+
+  // Everyone's line: who has one of his own loses nothing.
+  list(kEveryone, Access::kRead);
+  list(f.bob.user, Access::kRead);
+  list(f.oper.user, Access::kRead);
+  list(f.admin.user, Access::kRead);
+  list(kEveryone, Access::kNone);
+  CHECK(!image_due());
+  list(kEveryone, Access::kWrite);
+  list(kEveryone, Access::kRead);
+  CHECK(image_due());
+  CHECK(domain_due());
+  renew();
+
+  // Disabled is not removed.
+  state(f.bob, UserStatus::kDisabled, Role::kUser);
+  CHECK(!image_due());
+  state(f.bob, UserStatus::kActive, Role::kUser);
+  CHECK(!image_due());
+  state(f.bob, UserStatus::kDisabled, Role::kUser);
+  state(f.bob, UserStatus::kRemoved, Role::kUser);
+  CHECK(image_due());
+  CHECK(!domain_due());
+  renew();
+  CHECK(f.state().image_keys_due(f.master));  // everyone read it, he too
+  f.say(f.epoch(KeyScope::kImage, scope_id(f.master), 2), f.admin.sign);
+  CHECK(!f.state().image_keys_due(f.master));
+
+  // An operator writes the organisation's domain; below that one who may write an image in it does.
+  state(f.oper, UserStatus::kActive, Role::kUser);
+  CHECK(!domain_due());  // the master
+  CHECK(f.state().domain_keys_due(f.domain, {f.image}));
+  f.say(ImageAcl{f.master, f.oper.user, Access::kRead}, f.admin.sign);
+  CHECK(domain_due());
+  renew();
+
+  // Other keys of who administers it, and of nobody else.
+  const auto renewed = [&](UserSecrets& user) {
+    auto fresh = bare_user(f.org, f.random);
+    fresh.user = user.user;
+    f.say(key_change_of(fresh), user.sign);
+    user.sign = fresh.sign.clone();
+  };
+  renewed(f.oper);
+  CHECK(!image_due());
+  renewed(f.alice);
+  CHECK(image_due());
+  renew();
+  CHECK(!f.state().image_keys_due(f.random.id<ImageId>()));
+  CHECK(!f.state().domain_keys_due(f.random.id<DomainId>(), {}));
+}

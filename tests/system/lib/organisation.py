@@ -86,7 +86,7 @@ class Organisation:
         check(code == 0, f"init-org: exit code {code}: {out} {err}")
         made = json.loads(out)
         self.admin.words = made["recovery_words"]
-        self.id = made["id"]
+        self.id, self.root_words, self.root_key = made["id"], made["root_words"], made["root_key"]
         self.admin.login()
 
     def user(self, name, role="user", passphrase=None):
