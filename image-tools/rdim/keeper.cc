@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "common/crypto/hash.h"
+#include "common/trust/signer_policy.h"
 
 namespace dims::rdim {
 namespace {
@@ -124,10 +125,45 @@ Status Keeper::name_head(trust::KeyEpoch& epoch) {
   if (!image.ok() && image.error().code != ErrorCode::kNotFound &&
       image.error().code != ErrorCode::kPermissionDenied)
     return image.error();
-  if (!image.ok()) return ok_status();  // announced, and never made
+  const trust::OrgState& org = people_.member().org();
+  if (!image.ok()) {
+    // Announced, and never made; or removed since: what the log says already stays.
+    const trust::Epoch* const newest = org.epoch(epoch.scope, epoch.id);
+    epoch.last_sequence = newest == nullptr ? 0 : newest->body.last_sequence;
+    epoch.last_version = newest == nullptr ? VersionId{} : newest->body.last_version;
+    return ok_status();
+  }
+  // What the log says is for ever: the server's word alone is not enough for it.
+  DIMS_TRY(check_named_head(*image));
   epoch.last_sequence = image->head_sequence;
   epoch.last_version = image->head;
   return ok_status();
+}
+
+// That a writer made it, that its number is the one that the server says, and that it is none older
+// than the log knows.
+Status Keeper::check_named_head(const contract::ImageInfo& image) {
+  client::Member& member = people_.member();
+  const auto refuse = [&](const std::string& what) {
+    return make_error(ErrorCode::kUntrusted,
+                      "no new keys were begun for '" + image.name +
+                          "': its newest version, says "
+                          "the server, " +
+                          what,
+                      "ask whoever runs the server");
+  };
+  if (image.head_sequence < trust::head_floor(member.org(), image.id))
+    return refuse("is older than the last one under its last keys");
+  if (image.head.is_zero() && image.head_sequence == 0) return ok_status();
+  DIMS_ASSIGN(const contract::VersionInfo head, remote_.get_version(image.id, image.head, 0));
+  if (!(head.record.image == image.id)) return refuse("is another image's");
+  if (head.record.sequence != image.head_sequence) return refuse("has another number");
+  const auto certificates = client::certificates_from(*member.access);
+  trust::OrgSigner signer(member.org(), image.id,
+                          [&](const trust::PublicKey& key) { return certificates(image.id, key); });
+  const Status made = signer.check(head.record);
+  if (made.ok() || made.error().code == ErrorCode::kUnavailable) return made;
+  return refuse("is not one that it can be: " + made.error().message);
 }
 
 Status Keeper::new_epochs(const std::vector<Scoped>& what, KeeperReport& report) {

@@ -38,6 +38,7 @@ class Keeper {
   Status see_to(const Scoped& what, const std::vector<trust::UserId>& recipients,
                 KeeperReport& report);
   Status name_head(trust::KeyEpoch& epoch);
+  Status check_named_head(const contract::ImageInfo& image);
   Status new_epochs(const std::vector<Scoped>& what, KeeperReport& report);
   std::vector<trust::UserId> readers_of(const ImageId& image) const;
   std::vector<trust::UserId> writers_of(const DomainId& domain);

@@ -177,13 +177,22 @@ TEST_CASE("version: another's, elsewhere, out of time is refused") {
 TEST_CASE("version: after a new epoch a removed writer and a helping server cannot go on") {
   SessionFixture s;
   auto epoch = s.f.epoch(KeyScope::kImage, scope_id(s.f.image), 2);
+  auto v = s.version();
+  CHECK(head_floor(s.f.state(), s.f.image) == 0);
   epoch.last_sequence = 7;
+  epoch.last_version = format::version_id(v);
   s.f.say(UserState{s.f.alice.user, UserStatus::kRemoved, Role::kUser}, s.f.admin.sign);
   s.f.say(epoch, s.f.admin.sign);
-  auto v = s.version();
+  CHECK(head_floor(s.f.state(), s.f.image) == 7);
+  CHECK(head_floor(s.f.state(), s.f.master) == 0);
   MUST(check_version_signer(s.f.state(), v, v.image, s.certificate));  // what he had made stays
   v.sequence = 8;
   REFUSED(check_version_signer(s.f.state(), v, v.image, s.certificate), ErrorCode::kUntrusted);
+  // Nor another one in the place of the last.
+  v.sequence = 7;
+  v.root.id = s.f.random.id<ObjectId>();
+  REFUSED(check_version_signer(s.f.state(), v, v.image, s.certificate), ErrorCode::kUntrusted);
+  v.sequence = 8;
   v.image_epoch = 2;
   REFUSED(check_version_signer(s.f.state(), v, v.image, s.certificate), ErrorCode::kUntrusted);
   // With his old keys he makes a new certificate, backdated to when he had the right.
@@ -198,6 +207,45 @@ TEST_CASE("version: after a new epoch a removed writer and a helping server cann
     v.image_epoch = image_epoch;
     REFUSED(check_version_signer(s.f.state(), v, v.image, backdated), ErrorCode::kUntrusted);
   }
+}
+
+TEST_CASE("version: one of new keys has a number above the last of the old ones") {
+  SessionFixture s;
+  auto epoch = s.f.epoch(KeyScope::kImage, scope_id(s.f.image), 2);
+  auto v = s.version();
+  epoch.last_sequence = v.sequence;
+  epoch.last_version = format::version_id(v);
+  s.f.say(epoch, s.f.alice.sign);
+  // A third epoch at the same place: the second one's keys reached nobody.
+  epoch = s.f.epoch(KeyScope::kImage, scope_id(s.f.image), 3);
+  epoch.last_sequence = v.sequence;
+  epoch.last_version = format::version_id(v);
+  s.f.say(epoch, s.f.alice.sign);
+  MUST(check_version_signer(s.f.state(), v, v.image, s.certificate));
+  const auto since = s.make(s.f.alice, {{s.f.image, Access::kWrite}});
+  for (const std::uint32_t number : {2u, 3u}) {
+    v.image_epoch = number;
+    v.sequence = 7;
+    REFUSED(check_version_signer(s.f.state(), v, v.image, since), ErrorCode::kUntrusted);
+  }
+  v.sequence = 8;
+  MUST(check_version_signer(s.f.state(), v, v.image, since));
+  // Of a branch nobody has signed which was the last.
+  v.image = s.f.random.id<ImageId>();
+  v.sequence = 2;
+  MUST(check_version_signer(s.f.state(), v, s.f.image, since));
+}
+
+TEST_CASE("version: keys that were renewed before the first version leave it alone") {
+  SessionFixture s;
+  s.f.say(s.f.epoch(KeyScope::kImage, scope_id(s.f.image), 2), s.f.alice.sign);
+  const auto since = s.make(s.f.alice, {{s.f.image, Access::kWrite}});
+  auto v = s.version();
+  v.image_epoch = 2;
+  v.sequence = 1;
+  MUST(check_version_signer(s.f.state(), v, v.image, since));
+  v.image_epoch = 1;
+  REFUSED(check_version_signer(s.f.state(), v, v.image, s.certificate), ErrorCode::kUntrusted);
 }
 
 TEST_CASE("version: a branch longer than its image stays readable after new keys") {
