@@ -39,6 +39,19 @@ struct SessionFixture {
   SessionCertificate certificate;
 };
 
+// Of what was changed, by the two keys that vouch for it (docs/formats/session.md).
+SessionCertificate signed_again(SessionCertificate c, const crypto::SecretSigner& session,
+                                const crypto::SecretSigner& user) {
+  const auto without = [&](std::size_t signatures) {
+    Bytes bytes = encode_session(c);
+    bytes.resize(bytes.size() - signatures * Signature::kBytes);
+    return bytes;
+  };
+  c.proof = session.sign("session-proof", c.org, without(2));
+  c.signature = user.sign("session", c.org, without(1));
+  return c;
+}
+
 }  // namespace
 
 TEST_CASE("session: good for its machine, images and time, and for nothing else") {
@@ -142,7 +155,28 @@ TEST_CASE("session: a right that is lost ends it now and leaves what was written
 TEST_CASE("session: its length is cut to the policy's") {
   SessionFixture s;
   s.f.say(Policy{true, 5, 0, 100, false}, s.f.admin.sign);
-  CHECK(s.make(s.f.alice, {{s.f.image, Access::kWrite}}).to_unix_s == s.f.now_s + 100);
+  const auto cut = s.make(s.f.alice, {{s.f.image, Access::kWrite}});
+  CHECK(cut.to_unix_s == s.f.now_s + 100);
+  MUST(check_session(s.f.state(), cut));
+  // The policy of its place in the log counts: one that was longer stays good.
+  MUST(check_session(s.f.state(), s.certificate));
+  // Who makes it himself does not cut it: he signs on a log whose policy he bends.
+  OrgFixture bent(seed());
+  const auto longest = bent.state().policy().session_max_s;
+  const auto make = [&](std::uint64_t lasts) {
+    auto generous = bent.state();
+    Policy policy = generous.policy();
+    policy.session_max_s = 366 * 86400;
+    const auto said = bent.make(policy, bent.admin.sign);
+    MUST(generous.apply(said));
+    auto c =
+        make_session(generous, bent.alice.user, bent.laptop.machine, {{bent.image, Access::kWrite}},
+                     bent.now_s, bent.now_s + lasts, s.key, bent.alice.sign);
+    c.position = bent.state().position();
+    return signed_again(c, s.key, bent.alice.sign);
+  };
+  MUST(check_session(bent.state(), make(longest)));
+  REFUSED(check_session(bent.state(), make(longest + 1)), ErrorCode::kUntrusted);
 }
 
 TEST_CASE("version: another's, elsewhere, out of time is refused") {
