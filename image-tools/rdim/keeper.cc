@@ -12,6 +12,8 @@ using trust::Access;
 using trust::KeyScope;
 using trust::UserId;
 
+constexpr std::size_t kSignersMax = 64;  // of one image, that are asked for
+
 ImageId image_of(const trust::ScopeId& id) {
   ImageId image;
   image.bytes = id.bytes;
@@ -44,11 +46,59 @@ std::vector<UserId> Keeper::writers_of(const DomainId& domain) {
     const bool keeps = domain == org.init().domain && user->role >= trust::Role::kOperator;
     const bool owns = domain == user->private_domain;
     const bool writes = std::any_of(images.begin(), images.end(), [&](const ImageId& image) {
-      return org.access(user->id, image) >= Access::kWrite;
+      return !keeps && !owns && org.access(user->id, image) >= Access::kWrite &&
+             belongs(image, domain);
     });
     if (keeps || owns || writes) out.push_back(user->id);
   }
   return out;
+}
+
+// Who may say that an image is of a domain: its owner; of the organisation's, who may make images
+// in it.
+bool Keeper::may_place(const trust::SessionCertificate& certificate, const DomainId& domain) const {
+  const trust::OrgState& org = people_.member().org();
+  if (certificate.user == people_.member().secrets.user) return true;
+  return domain == org.init().domain &&
+         org.role_at(certificate.user, certificate.position.seq) >= trust::Role::kOperator;
+}
+
+// That an image is of a domain is the server's word, and its writers get the domain's newest
+// secret: so a version has to say it, by somebody who would know. Whoever made the image made its
+// first one.
+bool Keeper::belongs(const ImageId& image, const DomainId& domain) {
+  const auto known = belongs_.find({image, domain});
+  if (known != belongs_.end()) return known->second;
+  const trust::OrgState& org = people_.member().org();
+  const client::Certificates server = client::certificates_from(*people_.member().access);
+  std::map<trust::PublicKey, Bytes> seen;
+  const auto certificate_of = [&](const trust::PublicKey& key) -> Result<Bytes> {
+    const auto found = seen.find(key);
+    if (found != seen.end()) return found->second;
+    if (seen.size() == kSignersMax)
+      return make_error(ErrorCode::kResourceExhausted, "too many signers");
+    Bytes bytes;
+    if (auto got = server(image, key); got.ok()) bytes = std::move(*got);
+    return seen[key] = bytes;
+  };
+  const auto says_so = [&](const contract::VersionInfo& version) {
+    const format::VersionRecord& record = version.record;
+    // An empty disk names none.
+    if (!record.root.id.is_zero() && !(record.root.domain == domain)) return false;
+    if (!(record.image == image)) return false;
+    const auto bytes = certificate_of(record.signer);
+    if (!bytes.ok()) return false;
+    const auto certificate = trust::decode_session(*bytes);
+    return certificate.ok() && may_place(*certificate, domain) &&
+           trust::check_version_signer(org, record, image, *certificate).ok();
+  };
+  bool found = false;
+  if (const auto first = remote_.get_version(image, {}, 1); first.ok()) found = says_so(*first);
+  if (!found) {
+    const auto all = remote_.list_versions(image, 0);
+    found = all.ok() && std::any_of(all->begin(), all->end(), says_so);
+  }
+  return belongs_[{image, domain}] = found;
 }
 
 // Epochs up to `last` whose secret that user has not been granted: of an image all count, of a

@@ -5,6 +5,9 @@
 // begins new epochs: what was readable stays readable to whom had the old keys and can still fetch
 // it, what is written from then on is not.
 //
+// Which images are in a domain is believed of versions that its owner signed, not of the server: it
+// could name one whose writers would get the domain's secret by that.
+//
 // A crash between the announcement of an epoch and its grants leaves an epoch that nobody can use:
 // the next run notices that nobody has it and begins another one.
 // Threads: the main thread. Errors: those of the calls; what was done before one stays done.
@@ -42,12 +45,15 @@ class Keeper {
   Status new_epochs(const std::vector<Scoped>& what, KeeperReport& report);
   std::vector<trust::UserId> readers_of(const ImageId& image) const;
   std::vector<trust::UserId> writers_of(const DomainId& domain);
+  bool may_place(const trust::SessionCertificate& certificate, const DomainId& domain) const;
+  bool belongs(const ImageId& image, const DomainId& domain);
   Result<std::set<std::uint32_t>> missing_grants(const Scoped& what, std::uint32_t last,
                                                  const trust::UserId& user);
 
   People& people_;
   contract::Remote& remote_;
-  std::map<DomainId, std::vector<ImageId>> images_in_;  // that we know of
+  std::map<DomainId, std::vector<ImageId>> images_in_;  // says the server
+  std::map<std::pair<ImageId, DomainId>, bool> belongs_;
 };
 
 }  // namespace dims::rdim

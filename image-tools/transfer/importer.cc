@@ -318,6 +318,11 @@ Status check_record(const format::KeyFile& key, const contract::ImageInfo& image
     return refuse("has another number than the server says of the head");
   if (version.id == image.head)
     DIMS_TRY(contract::check_head_number(image, version.record.sequence, key));
+  // An import would seal the disk for whoever has the keys of the domain that the server names.
+  const bool sealed_here =
+      version.record.root.id.is_zero() || version.record.root.domain == image.domain;
+  if (!sealed_here || !(image.domain == key.domain))
+    return refuse("is of another domain than the server says");
   if (key.member) return key.check_signer(version.record);
   if (!key.check_signer(version.record).ok()) {
     return refuse("is signed by " + version.record.signer.short_hex() +
