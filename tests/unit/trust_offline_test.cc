@@ -157,6 +157,10 @@ TEST_CASE("offline: no wait tells whether a name is anybody's") {
   MUST(o.login(with[1]));
   REFUSED(o.login("alice", "wrong"), ErrorCode::kPermissionDenied);
   CHECK(wait_of(o, "alice") >= long_wait);
+  o.clock.advance(seconds(wait_of(o, with[0])));
+  MUST(o.login(with[1]));
+  CHECK(wait_of(o, with[0]) == 0);
+  REFUSED(o.login("alice"), ErrorCode::kResourceExhausted);
 }
 
 TEST_CASE("offline: a file of format 1 keeps its users and its waits") {
