@@ -97,7 +97,8 @@ Result<Enrolled> enroll(const std::string& path, const std::string& join_line,
   DIMS_ASSIGN(const bool there, fs.exists(folder.file("machine")));
   if (there) {
     return make_error(ErrorCode::kAlreadyExists, "a machine is enrolled in " + path,
-                      "name another folder with --machine");
+                      "name another folder with --machine, or remove the file 'machine' there "
+                      "first if this machine is to be enrolled again");
   }
   client::LoginPlace place;
   place.server = line.server.is_zero() ? line.address : line.address + "#" + line.server.hex();

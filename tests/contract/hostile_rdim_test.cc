@@ -173,3 +173,19 @@ TEST_CASE("the_server_lies_about_the_head_when_new_keys_begin_and_none_begin") {
   CHECK(now->body.last_sequence == head->head_sequence);
   CHECK(now->body.last_version == head->head);
 }
+
+TEST_CASE("a_version_is_left_out_of_a_list_and_those_below_are_not_trusted") {
+  Desk d;
+  d.require_exit(0, {"version", "ls", "disk"});
+  const auto second = d.w.world->catalog->get_version(d.w.disk, {}, 2);
+  REQUIRE(second.ok());
+  d.w.proxy->set_liar([&](const PassingReply& reply) {
+    if (reply.method == "ListVersions" &&
+        parsed<v1::Version>(reply.message).id() == field(second->id.view()))
+      return Told{};
+    return Told{{reply.message}, {}};
+  });
+  CHECK(d.rdim({"version", "ls", "disk"}) != 0);
+  INFO(d.said);
+  CHECK(d.said.find("is none that the one above it came from") != std::string::npos);
+}

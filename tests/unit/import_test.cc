@@ -300,6 +300,16 @@ TEST_CASE("an organisation's older version is exported only if the newest one ca
     CHECK(report.error().code == ErrorCode::kUntrusted);
     CHECK(export_of(sequence, false).ok());
   }
+  // The server says that it is of another domain, and has the key made for that.
+  auto elsewhere = *image;
+  elsewhere.domain = bench.random.id<DomainId>();
+  auto its_key = bench.key;
+  its_key.domain = elsewhere.domain;
+  const auto head = bench.remote.get_version(image->id, {}, 3);
+  CHECK(transfer::check_record(bench.key, *image, *head).ok());
+  for (const auto* key : {&its_key, &bench.key})
+    CHECK(!transfer::check_record(*key, elsewhere, *head).ok());
+  CHECK(!transfer::check_record(its_key, *image, *head).ok());
   // The log knows a newer version than the server's newest.
   floor = 3;
   CHECK(export_of(3, false).ok());
