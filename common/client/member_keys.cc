@@ -136,6 +136,10 @@ Result<format::KeyFile> image_keys(std::shared_ptr<const trust::OrgLog> log,
   }
 
   member->check_signer = signer_check(log, wanted.image, certificates, session.public_key);
+  member->head_floor = [log, home = wanted.image](const ImageId& asked) {
+    // A branch has numbers of its own.
+    return asked == home ? trust::head_floor(log->state(), home) : 0;
+  };
   keys.member = std::move(member);
   return keys;
 }

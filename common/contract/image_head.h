@@ -11,6 +11,22 @@
 
 namespace dims::contract {
 
+// Whether a version of that number can be the newest: new keys name the last one under the old ones
+// in the organisation's log. 0: there is no version.
+inline Status check_head_number(const ImageInfo& image, std::uint64_t sequence,
+                                const format::KeyFile& key) {
+  const std::uint64_t floor = key.head_floor(image.id);
+  if (sequence >= floor) return ok_status();
+  return make_error(ErrorCode::kUntrusted,
+                    "the newest version of '" + image.name + "' is number " +
+                        std::to_string(sequence) +
+                        ", says the server; the organisation's log "
+                        "knows number " +
+                        std::to_string(floor),
+                    "try again; if this stays, the server gives out an old state: ask whoever runs "
+                    "it");
+}
+
 inline Status check_head(const ImageInfo& image, const VersionInfo& head,
                          const format::KeyFile& key) {
   const auto refuse = [&](const std::string& what) {
@@ -26,6 +42,7 @@ inline Status check_head(const ImageInfo& image, const VersionInfo& head,
                                              : "belongs to another image");
   }
   DIMS_TRY(key.check_signer(record));
+  DIMS_TRY(check_head_number(image, record.sequence, key));
   if (record.image_bytes != image.image_bytes || !(record.tree == image.tree))
     return refuse("has another size or tree than the server says");
   const bool sealed_here = record.root.id.is_zero() || record.root.domain == image.domain;

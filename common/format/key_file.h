@@ -32,6 +32,9 @@ struct MemberKeys {
   std::function<Status(const VersionRecord&)> check_signer;
   // And by this very user, in this or an earlier session of his. Empty: not asked.
   std::function<Status(const VersionRecord&)> check_own;
+  // The lowest number that this image's newest version can have: what the organisation's log says.
+  // Empty: not asked.
+  std::function<std::uint64_t(const ImageId&)> head_floor;
 };
 
 struct KeyFile {
@@ -54,6 +57,10 @@ struct KeyFile {
   Status check_signer(const VersionRecord& version) const;
   // The same, and it was this person himself.
   Status check_own(const VersionRecord& version) const;
+  // No version with a lower number is the image's newest one. 0: nothing is known of it.
+  std::uint64_t head_floor(const ImageId& image) const {
+    return member && member->head_floor ? member->head_floor(image) : 0;
+  }
   // The machine that a version names.
   MachineId machine_of_record(const MachineId& host) const {
     return member ? member->machine : host;

@@ -121,6 +121,12 @@ VersionId version_id(ByteView record_bytes) {
   return id;
 }
 
+VersionId version_id(const VersionRecord& record) {
+  Bytes bytes = encode_body(record);
+  bytes.insert(bytes.end(), record.signature.bytes.begin(), record.signature.bytes.end());
+  return version_id(ByteView(bytes));
+}
+
 void seal_root_key(VersionRecord& record, const Secret32& image_key, const Secret32& root_key,
                    Random& random) {
   const Bytes wrapped = crypto::wrap(image_key, root_key_ad(record), root_key.view(), random);

@@ -47,6 +47,8 @@ Bytes encode_version(VersionRecord record, const crypto::SigningKey& key);
 // Checks structure; the signature only if `verify` (the caller checks that the signer may write).
 Result<VersionRecord> decode_version(ByteView bytes, bool verify = true);
 VersionId version_id(ByteView record_bytes);
+// Of a record that was decoded: its bytes have one form only.
+VersionId version_id(const VersionRecord& record);
 
 // Seals the root's key to the image key, bound to org, image, sequence and root id.
 void seal_root_key(VersionRecord& record, const Secret32& image_key, const Secret32& root_key,

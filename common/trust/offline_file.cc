@@ -8,6 +8,7 @@ namespace dims::trust {
 namespace {
 
 constexpr std::uint32_t kMagic = 0x3146464f;  // "OFF1"
+constexpr std::uint32_t kFormat = 2;
 constexpr std::size_t kHeadBytes = 8;
 constexpr std::size_t kEntriesMax = 64;
 constexpr std::size_t kWrappedBytes = 32 + 112 + crypto::kWrapOverheadBytes;
@@ -37,10 +38,16 @@ crypto::SecretKey OfflineStore::file_key() const {
                             {env_.org.view(), env_.machine.view()});
 }
 
-Bytes OfflineStore::file_ad() const {
+std::size_t OfflineStore::bucket_of(std::string_view name) const {
+  const Secret32 hash =
+      crypto::prf(env_.machine_secret.key(), "offline-bucket", {env_.org.view(), as_bytes(name)});
+  return hash.bytes[0] % kOfflineBuckets;
+}
+
+Bytes OfflineStore::file_ad(std::uint32_t format) const {
   Bytes ad;
   Writer w(ad);
-  w.raw(as_bytes("dims/offline-store/1"));
+  w.raw(as_bytes(format == 1 ? "dims/offline-store/1" : "dims/offline-store/2"));
   w.id(env_.org);
   w.id(env_.machine);
   return ad;
@@ -70,7 +77,7 @@ Bytes OfflineStore::encode(const State& state) {
   w.id(state.boot);
   w.u64(state.boottime_ns);
   w.u64(state.wall_unix_s);
-  put_delay(w, state.strangers);
+  for (const Delay& bucket : state.buckets) put_delay(w, bucket);
   w.u32(static_cast<std::uint32_t>(state.entries.size()));
   for (const Entry& e : state.entries) {
     w.id(e.user);
@@ -85,13 +92,16 @@ Bytes OfflineStore::encode(const State& state) {
   return out;
 }
 
-Result<OfflineStore::State> OfflineStore::decode(ByteView bytes) {
+Result<OfflineStore::State> OfflineStore::decode(ByteView bytes, std::uint32_t format) {
   Reader r(bytes);
   State state;
   state.boot = r.id<BootId>();
   state.boottime_ns = r.u64();
   state.wall_unix_s = r.u64();
-  take_delay(r, state.strangers);
+  take_delay(r, state.buckets[0]);
+  // One delay for all names that nobody had: it stays theirs, and is everybody's.
+  if (format == 1) state.buckets.fill(state.buckets[0]);
+  for (std::size_t i = 1; format != 1 && i < kOfflineBuckets; ++i) take_delay(r, state.buckets[i]);
   const std::uint32_t count = r.u32();
   if (count > kEntriesMax) return corrupt("too many users");
   for (std::uint32_t i = 0; i < count && r.ok(); ++i) {
@@ -121,24 +131,26 @@ Result<OfflineStore::State> OfflineStore::load() {
   }
   Reader r(*bytes);
   if (r.u32() != kMagic) return corrupt("this is not such a file: " + env_.path);
-  if (r.u32() != 1)
+  const std::uint32_t format = r.u32();
+  if (r.ok() && format != 1 && format != kFormat)
     return make_error(ErrorCode::kUnsupported, "offline logins of an unknown format",
                       "update this program");
+  if (!r.ok()) return corrupt("it is cut short: " + env_.path);
   const auto plain =
-      crypto::unwrap(file_key().key(), file_ad(), ByteView(*bytes).subspan(kHeadBytes));
+      crypto::unwrap(file_key().key(), file_ad(format), ByteView(*bytes).subspan(kHeadBytes));
   if (!plain)
     return make_error(ErrorCode::kWrongKey,
                       "offline logins: " + env_.path + " is damaged, or another machine's",
                       "log in with the server once more");
-  return decode(*plain);
+  return decode(*plain, format);
 }
 
 Status OfflineStore::save(State& state) {
   Bytes out;
   Writer w(out);
   w.u32(kMagic);
-  w.u32(1);
-  w.raw(crypto::wrap(file_key().key(), file_ad(), encode(state), env_.random));
+  w.u32(kFormat);
+  w.raw(crypto::wrap(file_key().key(), file_ad(kFormat), encode(state), env_.random));
   return io::replace_file(env_.fs, env_.path, out);
 }
 

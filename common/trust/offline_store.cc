@@ -35,6 +35,13 @@ std::uint64_t OfflineStore::remaining_ns(const Delay& delay) {
   return now >= until ? 0 : std::min(whole, until - now);
 }
 
+void OfflineStore::count(Delay& delay) {
+  delay.failures = std::min<std::uint32_t>(delay.failures + 1, 1'000'000);
+  delay.boot = env_.boot;
+  delay.not_before_ns = static_cast<std::uint64_t>(env_.clock.boottime().count()) +
+                        offline_delay_s(delay.failures) * kSecond_ns;
+}
+
 std::uint64_t OfflineStore::now_unix_s(const State& state) {
   std::uint64_t seen = state.wall_unix_s;
   const auto boottime = static_cast<std::uint64_t>(env_.clock.boottime().count());
@@ -62,8 +69,12 @@ OfflineStore::Entry OfflineStore::stranger(std::string_view name) const {
 Status OfflineStore::remember(const OrgState& org, const UserRecord& record,
                               const PassphraseKeys& keys, const UserSecrets& secrets) {
   auto loaded = load();
-  if (!loaded.ok()) return loaded.error();
-  State state = std::move(*loaded);
+  State state;
+  if (loaded.ok())
+    state = std::move(*loaded);
+  else if (loaded.error().code != ErrorCode::kCorrupt &&
+           loaded.error().code != ErrorCode::kWrongKey)
+    return loaded.error();
   // The server was there just now: its day counts, even if it is before one that was seen here.
   const auto wall = static_cast<std::uint64_t>(env_.clock.wall().count()) / kSecond_ns;
   see_now(state, wall);
@@ -99,14 +110,14 @@ Result<UserSecrets> OfflineStore::login(const OrgState& org, std::string_view na
   const auto found = std::find_if(state.entries.begin(), state.entries.end(),
                                   [&](const Entry& e) { return e.name == name; });
   const bool known = found != state.entries.end();
-  Delay& delay = known ? found->delay : state.strangers;
-  if (const std::uint64_t wait = remaining_ns(delay); wait > 0) return too_soon(wait);
+  Delay& bucket = state.buckets[bucket_of(name)];
+  const std::uint64_t wait =
+      std::max(remaining_ns(bucket), known ? remaining_ns(found->delay) : std::uint64_t{0});
+  if (wait > 0) return too_soon(wait);
 
   // Counted before it is tried.
-  delay.failures = std::min<std::uint32_t>(delay.failures + 1, 1'000'000);
-  delay.boot = env_.boot;
-  delay.not_before_ns = static_cast<std::uint64_t>(env_.clock.boottime().count()) +
-                        offline_delay_s(delay.failures) * kSecond_ns;
+  count(bucket);
+  if (known) count(found->delay);
   const std::uint64_t now = now_unix_s(state);
   see_now(state, now);
   DIMS_TRY(save(state));
@@ -117,7 +128,8 @@ Result<UserSecrets> OfflineStore::login(const OrgState& org, std::string_view na
   const auto plain =
       crypto::unwrap_secret(entry_key(keys->wrap).key(), entry_ad(tried), tried.wrapped);
   if (!plain || plain->size() != 32 + 112) return login_refused();
-  delay = {};
+  bucket = {};
+  found->delay = {};
   DIMS_TRY(save(state));
 
   const std::uint64_t age_max = org.policy().offline_max_age_s;
@@ -126,16 +138,25 @@ Result<UserSecrets> OfflineStore::login(const OrgState& org, std::string_view na
   if (!org.is_active(tried.user))
     return denied("this user has been disabled or removed", "ask your administrator");
   const auto user_key = crypto::SecretKey::from_view(plain->view().first(32));
-  return unpack_secrets(env_.org, tried.user, *user_key, plain->view().subspan(32));
+  auto secrets = unpack_secrets(env_.org, tried.user, *user_key, plain->view().subspan(32));
+  if (!secrets.ok()) return secrets;
+  if (!(secrets->sign.public_key == org.user(tried.user)->keys.sign_key)) {
+    state.entries.erase(found);
+    DIMS_TRY(save(state));
+    return denied("this user has got new keys since",
+                  "connect to the server, and use the new "
+                  "passphrase");
+  }
+  return secrets;
 }
 
 Result<std::uint64_t> OfflineStore::wait_s(std::string_view name) {
   auto state = load();
   if (!state.ok()) return state.error();
-  const Delay* delay = &state->strangers;
+  std::uint64_t wait = remaining_ns(state->buckets[bucket_of(name)]);
   for (const Entry& entry : state->entries)
-    if (entry.name == name) delay = &entry.delay;
-  return (remaining_ns(*delay) + kSecond_ns - 1) / kSecond_ns;
+    if (entry.name == name) wait = std::max(wait, remaining_ns(entry.delay));
+  return (wait + kSecond_ns - 1) / kSecond_ns;
 }
 
 Result<std::vector<OfflineUser>> OfflineStore::list() {

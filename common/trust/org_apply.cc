@@ -240,8 +240,9 @@ void OrgState::take(const KeyEpoch& b, const LogRecord& record) {
   epochs_[{b.scope, b.id}].push_back({b, record.seq});
 }
 template <>
-void OrgState::take(const Policy& b, const LogRecord&) {
+void OrgState::take(const Policy& b, const LogRecord& record) {
   policy_ = b;
+  policies_.emplace_back(record.seq, b);
 }
 template <>
 void OrgState::take(const Quota& b, const LogRecord&) {

@@ -154,6 +154,12 @@ bool OrgState::was_administrator(const UserId& user, std::uint64_t seq) const {
          standing->role == Role::kAdministrator;
 }
 
+Role OrgState::role_at(const UserId& user, std::uint64_t seq) const {
+  const Standing* const standing = standing_at(user, seq);
+  return standing != nullptr && standing->status == UserStatus::kActive ? standing->role
+                                                                        : Role::kUser;
+}
+
 Access OrgState::access_at(const UserId& user, const ImageId& image, std::uint64_t seq) const {
   if (!was_active(user, seq)) return Access::kNone;
   const auto found = images_.find(image);
@@ -248,6 +254,13 @@ std::optional<UserKeys> OrgState::keys_at(const UserId& user, std::uint64_t seq)
   for (const Holding& holding : found->second.holdings)
     if (holding.seq <= seq) keys = holding.keys;
   return keys;
+}
+
+Policy OrgState::policy_at(std::uint64_t seq) const {
+  Policy policy;
+  for (const auto& [since, set] : policies_)
+    if (since <= seq) policy = set;
+  return policy;
 }
 
 Digest OrgState::hash_at(std::uint64_t seq) const {

@@ -115,7 +115,9 @@ class OrgState {
   Access access_at(const UserId& user, const ImageId& image, std::uint64_t seq) const;
   bool could_administer(const UserId& user, const ImageId& image, std::uint64_t seq) const;
   bool was_administrator(const UserId& user, std::uint64_t seq) const;
+  Role role_at(const UserId& user, std::uint64_t seq) const;  // kUser if he was none or not active
   std::optional<UserKeys> keys_at(const UserId& user, std::uint64_t seq) const;
+  Policy policy_at(std::uint64_t seq) const;
   // The hash of record `seq`, zero if the log is shorter.
   Digest hash_at(std::uint64_t seq) const;
 
@@ -165,7 +167,8 @@ class OrgState {
   Position position_;
   OrgInit init_;
   Policy policy_;
-  std::vector<Digest> hashes_;  // one a record
+  std::vector<std::pair<std::uint64_t, Policy>> policies_;  // seq, and what it set
+  std::vector<Digest> hashes_;                              // one a record
   std::map<UserId, Member> users_;
   std::map<MachineId, Machine> machines_;
   std::map<PublicKey, Join> joins_;

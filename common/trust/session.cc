@@ -119,6 +119,8 @@ Status check_session(const OrgState& org, const SessionCertificate& c) {
                       "session certificate: made on another log than this one",
                       "the server shows two histories; ask your administrator");
   if (c.from_unix_s >= c.to_unix_s) return untrusted("its times make no sense");
+  if (c.to_unix_s - c.from_unix_s > org.policy_at(c.position.seq).session_max_s)
+    return untrusted("it lasts longer than the policy allows");
   if (!org.was_active(c.user, c.position.seq)) return untrusted("its user was not active");
   const auto keys = org.keys_at(c.user, c.position.seq);
   if (!keys || !crypto::verify(keys->sign_key, "session", c.org, encode_unsigned(c), c.signature))

@@ -51,10 +51,21 @@ Status check_version_signer(const OrgState& org, const format::VersionRecord& re
   if (certificate.position.seq < epoch->since_seq)
     return untrusted(record, "of an image epoch that began after its session");
   const Epoch* const next = org.epoch(KeyScope::kImage, id, record.image_epoch + 1);
-  const bool branch = !(record.image == listed);
-  if (!branch && next != nullptr && record.sequence > next->body.last_sequence)
+  if (!(record.image == listed)) return ok_status();  // a branch: numbers of its own
+  if (record.sequence <= epoch->body.last_sequence)
+    return untrusted(record, "of an image epoch that began after its number");
+  if (next == nullptr) return ok_status();
+  if (record.sequence > next->body.last_sequence)
     return untrusted(record, "of an image epoch that had ended before it");
+  if (record.sequence == next->body.last_sequence &&
+      !(format::version_id(record) == next->body.last_version))
+    return untrusted(record, "not the one that the log names as the last of its image epoch");
   return ok_status();
+}
+
+std::uint64_t head_floor(const OrgState& org, const ImageId& image) {
+  const Epoch* const newest = org.epoch(KeyScope::kImage, scope_id(image));
+  return newest == nullptr ? 0 : newest->body.last_sequence;
 }
 
 Status may_commit(const OrgState& org, const format::VersionRecord& record, const ImageId& listed,

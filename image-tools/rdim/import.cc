@@ -88,8 +88,18 @@ Result<format::KeyFile> keys_for(Session& session, const ImportCommand& command,
   DIMS_ASSIGN(contract::Remote* const remote, session.remote());
   // A name that one may not see is answered like one that is not there: the list tells.
   DIMS_ASSIGN(const std::vector<contract::ImageInfo> images, remote->list_images());
-  for (const contract::ImageInfo& image : images)
-    if (image.name == command.name) return session.key_for(image, trust::Access::kWrite);
+  for (const contract::ImageInfo& image : images) {
+    if (image.name != command.name) continue;
+    // No version says yet of which domain it is.
+    if (command.private_domain && image.head.is_zero() &&
+        !(image.domain == people->default_domain(true))) {
+      return make_error(
+          ErrorCode::kUntrusted,
+          "the server says that the unfinished '" + image.name + "' is not of your private domain",
+          "if its import began without --private, go on without it");
+    }
+    return session.key_for(image, trust::Access::kWrite);
+  }
   if (command.update) {
     return make_error(ErrorCode::kNotFound, "there is no image '" + command.name + "' to update",
                       "leave --update away to make it");

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "common/crypto/hash.h"
+#include "common/trust/signer_policy.h"
 
 namespace dims::rdim {
 namespace {
@@ -10,6 +11,8 @@ namespace {
 using trust::Access;
 using trust::KeyScope;
 using trust::UserId;
+
+constexpr std::size_t kSignersMax = 64;  // of one image, that are asked for
 
 ImageId image_of(const trust::ScopeId& id) {
   ImageId image;
@@ -43,11 +46,59 @@ std::vector<UserId> Keeper::writers_of(const DomainId& domain) {
     const bool keeps = domain == org.init().domain && user->role >= trust::Role::kOperator;
     const bool owns = domain == user->private_domain;
     const bool writes = std::any_of(images.begin(), images.end(), [&](const ImageId& image) {
-      return org.access(user->id, image) >= Access::kWrite;
+      return !keeps && !owns && org.access(user->id, image) >= Access::kWrite &&
+             belongs(image, domain);
     });
     if (keeps || owns || writes) out.push_back(user->id);
   }
   return out;
+}
+
+// Who may say that an image is of a domain: its owner; of the organisation's, who may make images
+// in it.
+bool Keeper::may_place(const trust::SessionCertificate& certificate, const DomainId& domain) const {
+  const trust::OrgState& org = people_.member().org();
+  if (certificate.user == people_.member().secrets.user) return true;
+  return domain == org.init().domain &&
+         org.role_at(certificate.user, certificate.position.seq) >= trust::Role::kOperator;
+}
+
+// That an image is of a domain is the server's word, and its writers get the domain's newest
+// secret: so a version has to say it, by somebody who would know. Whoever made the image made its
+// first one.
+bool Keeper::belongs(const ImageId& image, const DomainId& domain) {
+  const auto known = belongs_.find({image, domain});
+  if (known != belongs_.end()) return known->second;
+  const trust::OrgState& org = people_.member().org();
+  const client::Certificates server = client::certificates_from(*people_.member().access);
+  std::map<trust::PublicKey, Bytes> seen;
+  const auto certificate_of = [&](const trust::PublicKey& key) -> Result<Bytes> {
+    const auto found = seen.find(key);
+    if (found != seen.end()) return found->second;
+    if (seen.size() == kSignersMax)
+      return make_error(ErrorCode::kResourceExhausted, "too many signers");
+    Bytes bytes;
+    if (auto got = server(image, key); got.ok()) bytes = std::move(*got);
+    return seen[key] = bytes;
+  };
+  const auto says_so = [&](const contract::VersionInfo& version) {
+    const format::VersionRecord& record = version.record;
+    // An empty disk names none.
+    if (!record.root.id.is_zero() && !(record.root.domain == domain)) return false;
+    if (!(record.image == image)) return false;
+    const auto bytes = certificate_of(record.signer);
+    if (!bytes.ok()) return false;
+    const auto certificate = trust::decode_session(*bytes);
+    return certificate.ok() && may_place(*certificate, domain) &&
+           trust::check_version_signer(org, record, image, *certificate).ok();
+  };
+  bool found = false;
+  if (const auto first = remote_.get_version(image, {}, 1); first.ok()) found = says_so(*first);
+  if (!found) {
+    const auto all = remote_.list_versions(image, 0);
+    found = all.ok() && std::any_of(all->begin(), all->end(), says_so);
+  }
+  return belongs_[{image, domain}] = found;
 }
 
 // Epochs up to `last` whose secret that user has not been granted: of an image all count, of a
@@ -124,10 +175,45 @@ Status Keeper::name_head(trust::KeyEpoch& epoch) {
   if (!image.ok() && image.error().code != ErrorCode::kNotFound &&
       image.error().code != ErrorCode::kPermissionDenied)
     return image.error();
-  if (!image.ok()) return ok_status();  // announced, and never made
+  const trust::OrgState& org = people_.member().org();
+  if (!image.ok()) {
+    // Announced, and never made; or removed since: what the log says already stays.
+    const trust::Epoch* const newest = org.epoch(epoch.scope, epoch.id);
+    epoch.last_sequence = newest == nullptr ? 0 : newest->body.last_sequence;
+    epoch.last_version = newest == nullptr ? VersionId{} : newest->body.last_version;
+    return ok_status();
+  }
+  // What the log says is for ever: the server's word alone is not enough for it.
+  DIMS_TRY(check_named_head(*image));
   epoch.last_sequence = image->head_sequence;
   epoch.last_version = image->head;
   return ok_status();
+}
+
+// That a writer made it, that its number is the one that the server says, and that it is none older
+// than the log knows.
+Status Keeper::check_named_head(const contract::ImageInfo& image) {
+  client::Member& member = people_.member();
+  const auto refuse = [&](const std::string& what) {
+    return make_error(ErrorCode::kUntrusted,
+                      "no new keys were begun for '" + image.name +
+                          "': its newest version, says "
+                          "the server, " +
+                          what,
+                      "ask whoever runs the server");
+  };
+  if (image.head_sequence < trust::head_floor(member.org(), image.id))
+    return refuse("is older than the last one under its last keys");
+  if (image.head.is_zero() && image.head_sequence == 0) return ok_status();
+  DIMS_ASSIGN(const contract::VersionInfo head, remote_.get_version(image.id, image.head, 0));
+  if (!(head.record.image == image.id)) return refuse("is another image's");
+  if (head.record.sequence != image.head_sequence) return refuse("has another number");
+  const auto certificates = client::certificates_from(*member.access);
+  trust::OrgSigner signer(member.org(), image.id,
+                          [&](const trust::PublicKey& key) { return certificates(image.id, key); });
+  const Status made = signer.check(head.record);
+  if (made.ok() || made.error().code == ErrorCode::kUnavailable) return made;
+  return refuse("is not one that it can be: " + made.error().message);
 }
 
 Status Keeper::new_epochs(const std::vector<Scoped>& what, KeeperReport& report) {

@@ -7,6 +7,9 @@
 //
 // What a command did not come to after somebody had lost a right (a crash, an error, an image whose
 // keys its user has not), the log shows: the next run of who administers the image does it.
+// Which images are in a domain is believed of versions that its owner signed, not of the server: it
+// could name one whose writers would get the domain's secret by that.
+//
 // A crash between the announcement of an epoch and its grants leaves an epoch that nobody can use:
 // the next run notices that nobody has it and begins another one.
 // Threads: the main thread. Errors: those of the calls; what was done before one stays done.
@@ -41,15 +44,19 @@ class Keeper {
   Status see_to(const Scoped& what, const std::vector<trust::UserId>& recipients,
                 KeeperReport& report);
   Status name_head(trust::KeyEpoch& epoch);
+  Status check_named_head(const contract::ImageInfo& image);
   Status new_epochs(const std::vector<Scoped>& what, KeeperReport& report);
   std::vector<trust::UserId> readers_of(const ImageId& image) const;
   std::vector<trust::UserId> writers_of(const DomainId& domain);
+  bool may_place(const trust::SessionCertificate& certificate, const DomainId& domain) const;
+  bool belongs(const ImageId& image, const DomainId& domain);
   Result<std::set<std::uint32_t>> missing_grants(const Scoped& what, std::uint32_t last,
                                                  const trust::UserId& user);
 
   People& people_;
   contract::Remote& remote_;
-  std::map<DomainId, std::vector<ImageId>> images_in_;  // that we know of
+  std::map<DomainId, std::vector<ImageId>> images_in_;  // says the server
+  std::map<std::pair<ImageId, DomainId>, bool> belongs_;
 };
 
 }  // namespace dims::rdim

@@ -13,6 +13,13 @@ struct ListOptions {
   std::uint32_t limit = 0;
 };
 
+Error not_in_line(const contract::ImageInfo& image, const format::VersionRecord& record) {
+  return make_error(ErrorCode::kUntrusted,
+                    "version " + std::to_string(record.sequence) + " of '" + image.name +
+                        "' is none that the one above it came from",
+                    "do not use it; ask whoever runs the server");
+}
+
 ExitCode list(Session& session, const ListOptions& options) {
   std::optional<format::KeyFile> key;
   const auto remote = session.remote();
@@ -34,9 +41,15 @@ ExitCode list(Session& session, const ListOptions& options) {
   std::vector<std::vector<std::string>> rows = {
       {"VERSION", "ID", "TIME", "MACHINE", "SIZE", "PARENT"}};
   Status problem;
+  VersionId next = image->head;
   for (const contract::VersionInfo& version : *versions) {
     const format::VersionRecord& record = version.record;
-    const Status trusted = key ? transfer::check_record(*key, *image, version) : ok_status();
+    Status trusted = key ? transfer::check_record(*key, *image, version) : ok_status();
+    // Newer ones may have come since.
+    if (record.sequence <= image->head_sequence) {
+      if (trusted.ok() && key && !(version.id == next)) trusted = not_in_line(*image, record);
+      next = record.parent;
+    }
     if (!trusted.ok() && problem.ok()) problem = trusted;
     const bool head = version.id == image->head;
     Json entry;

@@ -266,6 +266,37 @@ Status Export::write(const Group& group, const Bytes& buffer, const std::vector<
   return ok_status();
 }
 
+// That an older version is one that the head came from. Of one person's versions his signature says
+// enough; in an organisation a session of a former member may have signed one that never was.
+Status check_in_history(contract::Remote& remote, const format::KeyFile& key, const ImageId& id,
+                        const contract::VersionInfo& version) {
+  constexpr std::uint64_t kNewer = 16;  // the head may move on while it is asked for
+  DIMS_ASSIGN(const contract::ImageInfo image, remote.get_image(id));
+  if (!key.member || version.id == image.head) return check_record(key, image, version);
+  DIMS_ASSIGN(const contract::VersionInfo head, remote.get_version(id, image.head, 0));
+  DIMS_TRY(check_record(key, image, head));
+  const auto refuse = [&] {
+    return make_error(ErrorCode::kUntrusted,
+                      "version " + std::to_string(version.record.sequence) + " of '" + image.name +
+                          "' is none that its newest version came from",
+                      "do not use it; ask whoever runs the server");
+  };
+  if (version.record.sequence >= head.record.sequence) return refuse();
+  const std::uint64_t steps = head.record.sequence - version.record.sequence + kNewer;
+  const auto limit = steps > UINT32_MAX ? 0 : static_cast<std::uint32_t>(steps);
+  DIMS_ASSIGN(const std::vector<contract::VersionInfo> all, remote.list_versions(id, limit));
+  VersionId next = head.id;
+  for (const contract::VersionInfo& listed : all) {
+    if (!(listed.id == next)) {
+      if (next == head.id) continue;
+      break;
+    }
+    next = listed.record.parent;
+    if (next == version.id) return ok_status();
+  }
+  return refuse();
+}
+
 }  // namespace
 
 Result<ExportReport> export_version(contract::Remote& remote, const format::KeyFile& key,
@@ -275,6 +306,7 @@ Result<ExportReport> export_version(contract::Remote& remote, const format::KeyF
   const auto started = std::chrono::steady_clock::now();
   DIMS_TRY(check_key(key, image));
   DIMS_TRY(check_record(key, image, version));
+  DIMS_TRY(check_in_history(remote, key, image.id, version));
   DIMS_ASSIGN(const Reference root,
               format::open_root(version.record, key.image_key(version.record)));
   progress.disk_bytes = version.record.image_bytes;

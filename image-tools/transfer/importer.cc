@@ -5,6 +5,7 @@
 #include <spdlog/spdlog.h>
 
 #include "common/base/parse.h"
+#include "common/contract/image_head.h"
 #include "image-tools/transfer/lease_keeper.h"
 #include "image-tools/transfer/node_prefetch.h"
 #include "image-tools/transfer/stretch_reader.h"
@@ -141,7 +142,7 @@ Status Import::acquire() {
 }
 
 Status Import::load_parent() {
-  if (image_.head.is_zero()) return ok_status();
+  if (image_.head.is_zero()) return contract::check_head_number(image_, 0, key_);
   DIMS_ASSIGN(const contract::VersionInfo head, remote_.get_version(image_.id, image_.head, 0));
   DIMS_TRY(check_record(key_, image_, head));
   DIMS_ASSIGN(parent_root_, format::open_root(head.record, key_.image_key(head.record)));
@@ -321,6 +322,13 @@ Status check_record(const format::KeyFile& key, const contract::ImageInfo& image
     return refuse("has another size or tree than the server says of the image");
   if (version.id == image.head && version.record.sequence != image.head_sequence)
     return refuse("has another number than the server says of the head");
+  if (version.id == image.head)
+    DIMS_TRY(contract::check_head_number(image, version.record.sequence, key));
+  // An import would seal the disk for whoever has the keys of the domain that the server names.
+  const bool sealed_here =
+      version.record.root.id.is_zero() || version.record.root.domain == image.domain;
+  if (!sealed_here || !(image.domain == key.domain))
+    return refuse("is of another domain than the server says");
   if (key.member) return key.check_signer(version.record);
   if (!key.check_signer(version.record).ok()) {
     return refuse("is signed by " + version.record.signer.short_hex() +

@@ -4,6 +4,7 @@
 // (conflict, lease held, a client is connected); 5 the server cannot be reached, or not in time; 6
 // a check found something worse than a note.
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -69,7 +70,8 @@ int fail(const Settings& settings, int exit_code, const std::string& code,
 // One request, its answers; on_progress sees all but the last.
 class Client {
  public:
-  explicit Client(const Settings& settings) : settings_(settings) {}
+  // `ours`: only with an LDIM of this user's, for what is not for others.
+  explicit Client(const Settings& settings, bool ours = false) : settings_(settings), ours_(ours) {}
   ~Client() {
     if (fd_ >= 0) ::close(fd_);
   }
@@ -92,6 +94,10 @@ class Client {
           settings_, kExitNotServing, "unavailable",
           "no LDIM serves " + settings_.cache + ": " + std::strerror(errno),
           "start nbdkit with cache=" + settings_.cache + ", or name another folder with --cache");
+    }
+    if (ours_ && !is_ours()) {
+      return fail(settings_, kExitRefused, "permission-denied", path + " is served by another user",
+                  "use 'ldim renew' as the user whose nbdkit it is");
     }
     std::string text = request.dump() + "\n";
     if (::send(fd_, text.data(), text.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(text.size()))
@@ -138,6 +144,16 @@ class Client {
       std::this_thread::sleep_for(kPause);
     }
   }
+  // Root takes the owner of the folder that he has named, too.
+  bool is_ours() const {
+    ucred peer{};
+    socklen_t length = sizeof peer;
+    if (::getsockopt(fd_, SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0) return false;
+    if (peer.uid == 0 || peer.uid == ::geteuid()) return true;
+    struct stat folder {};
+    return ::geteuid() == 0 && ::stat(settings_.cache.c_str(), &folder) == 0 &&
+           folder.st_uid == peer.uid;
+  }
   int broken() {
     return fail(settings_, kExitFailed, "unavailable",
                 "LDIM closed the control socket in the middle of its answer",
@@ -159,6 +175,7 @@ class Client {
   }
 
   const Settings& settings_;
+  const bool ours_;
   int fd_ = -1;
   std::string buffer_;
 };
@@ -281,7 +298,8 @@ int salvage_closed(const Settings& settings, const std::string& key_path) {
 int renew_running(const Settings& settings, const std::string& passphrase) {
   const auto nothing = [](const json&) {};
   json begun;
-  if (const int rc = Client(settings).call({{"command", "renew-begin"}}, begun, nothing); rc != 0)
+  if (const int rc = Client(settings, true).call({{"command", "renew-begin"}}, begun, nothing);
+      rc != 0)
     return rc;
   const auto answer = dims::ldim::answer_renewal(begun, passphrase);
   if (!answer.ok()) {
@@ -289,7 +307,7 @@ int renew_running(const Settings& settings, const std::string& passphrase) {
     return fail(settings, exit_code_of(code), code, answer.error().message, answer.error().hint);
   }
   json done;
-  if (const int rc = Client(settings).call(*answer, done, nothing); rc != 0) return rc;
+  if (const int rc = Client(settings, true).call(*answer, done, nothing); rc != 0) return rc;
   if (settings.json_output())
     std::printf("%s\n", done.dump(2).c_str());
   else

@@ -25,8 +25,16 @@ struct Options {
   std::string tpm = "auto";
 };
 
+// The line itself, or where it is: on the command line everybody on the machine can read it.
+Result<std::string> join_line_of(const std::string& given) {
+  if (given.empty() || (given.front() != '-' && given.front() != '+')) return given;
+  DIMS_ASSIGN(const crypto::SecretBytes line, client::read_line_of(given, "Join line"));
+  return std::string(line.text());
+}
+
 Result<Said> enroll_here(const Options& options) {
-  DIMS_ASSIGN(const Enrolled enrolled, enroll(options.machine, options.line, options.name,
+  DIMS_ASSIGN(const std::string line, join_line_of(options.line));
+  DIMS_ASSIGN(const Enrolled enrolled, enroll(options.machine, line, options.name,
                                               options.tpm == "yes"  ? UseTpm::kYes
                                               : options.tpm == "no" ? UseTpm::kNo
                                                                     : UseTpm::kAuto));
@@ -108,7 +116,10 @@ void add_login_commands(CLI::App& app, LoginCommand& run) {
   };
   CLI::App* const enrolled =
       command("enroll", "Make this machine one of the organisation's", enroll_here);
-  enrolled->add_option("LINE", options->line, "What 'rdim machine token' printed")->required();
+  enrolled
+      ->add_option("LINE", options->line,
+                   "What 'rdim machine token' printed; or - (asked), +FILE, -FD")
+      ->required();
   enrolled->add_option("--tpm", options->tpm, "Seal the machine's keys with its TPM")
       ->check(CLI::IsMember({"yes", "no", "auto"}))
       ->capture_default_str();

@@ -1,5 +1,5 @@
 // Enrolling a machine with a join line: it makes its own keys, and the line's one-time key signs
-// its certificate.
+// its certificate. One whose answer was lost is finished by the same call again.
 // Threads: one. Errors: kAlreadyExists (a machine is enrolled there), kPermissionDenied (the line
 // was used), kOtherHistory, kUnavailable. Durable on return: the machine's folder.
 #pragma once

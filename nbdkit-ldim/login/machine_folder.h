@@ -34,6 +34,10 @@ struct KnownImage {
 // for its user. What cannot be removed is logged.
 void erase_cache(const std::string& folder, bool spare_unsent);
 
+// Before another machine is enrolled where one was: what is sealed or marked with the former one's
+// secret goes. The list of caches stays, for a wipe.
+Status forget_former_machine(const client::OrgFolder& folder);
+
 class MachineFolder {
  public:
   static Result<MachineFolder> open(const std::string& path);

@@ -34,6 +34,12 @@ class Standing {
     return check_(version);
   }
 
+  std::uint64_t head_floor(const ImageId& image) {
+    const std::lock_guard lock(mutex_);
+    // A branch has numbers of its own.
+    return image == image_ ? trust::head_floor(log_->state(), image_) : 0;
+  }
+
   // Made by this user, on whichever machine he was.
   Status check_own(const format::VersionRecord& version) {
     if (version.signer == own_) return ok_status();
@@ -170,6 +176,7 @@ Result<format::KeyFile> standing_keys(MachineFolder folder, const SessionKeys& s
   member->check_own = [standing](const format::VersionRecord& version) {
     return standing->check_own(version);
   };
+  member->head_floor = [standing](const ImageId& image) { return standing->head_floor(image); };
   format::KeyFile keys = session.keys;
   keys.member = std::move(member);
   return keys;

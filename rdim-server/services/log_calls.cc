@@ -64,7 +64,9 @@ Status AccessService::check_epochs(const std::vector<trust::LogRecord>& records)
     ImageId id;
     id.bytes = epoch->id.bytes;
     const auto image = context_.catalog.get_image(id);
-    if (!image.ok() || image->head_sequence == epoch->last_sequence) continue;
+    if (!image.ok() ||
+        (image->head_sequence == epoch->last_sequence && image->head == epoch->last_version))
+      continue;
     return make_error(ErrorCode::kConflict,
                       "image " + image->name + " has got a version since: its head is version " +
                           std::to_string(image->head_sequence),

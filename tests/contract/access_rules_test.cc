@@ -183,9 +183,10 @@ TEST_CASE("a branch has the access list of what it branched from, and only its w
 TEST_CASE("new keys of an image name its head, or wait for who looks again") {
   Rules r;
   // The image has no version yet: its head is version 0.
-  const auto append = [&](std::uint64_t last_sequence) {
+  const auto append = [&](std::uint64_t last_sequence, const VersionId& last_version = {}) {
     trust::KeyEpoch epoch = r.f.epoch(trust::KeyScope::kImage, trust::scope_id(r.f.image), 2);
     epoch.last_sequence = last_sequence;
+    epoch.last_version = last_version;
     const auto at = r.world->control->book().position();
     const auto record = r.f.make(epoch, r.f.alice.sign);
     v1::AppendLogRequest request;
@@ -200,6 +201,7 @@ TEST_CASE("new keys of an image name its head, or wait for who looks again") {
   const auto behind = append(7);
   CHECK(behind.error_code() == grpc::StatusCode::ABORTED);
   CHECK(behind.error_message().find("has got a version since") != std::string::npos);
+  CHECK(append(0, r.f.random.id<VersionId>()).error_code() == grpc::StatusCode::ABORTED);
   CHECK(append(0).ok());
 }
 

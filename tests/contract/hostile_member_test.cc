@@ -152,6 +152,51 @@ TEST_CASE("a_reader_signs_a_version_and_nobody_takes_it") {
   }
 }
 
+TEST_CASE("a_removed_writer_puts_another_version_below_the_last_of_his_keys_and_nobody_takes_it") {
+  Member m;
+  const auto paper = m.certificate({{m.w.common, Access::kWrite}});
+  REQUIRE(m.put_session(paper).ok());
+  const auto first = m.w.world->catalog->get_version(m.w.common, {}, 1);
+  REQUIRE(first.ok());
+  const Secret32 key = m.w.f.key_of_epoch(trust::scope_id(m.w.common), 1);
+  const auto version = [&](std::uint64_t sequence) {
+    format::VersionRecord record = m.version_of(m.w.common, sequence);
+    record.root = {};  // all zeros
+    record.parent = sequence == 1 ? VersionId{} : first->id;
+    format::seal_root_key(record, key, Secret32{}, m.w.random);
+    return m.signed_by_him(record);
+  };
+  v1::CommitReply reply;
+  const Bytes second = version(2);
+  REQUIRE(m.commit(m.w.common, second, field(first->id.view()), &reply).ok());
+  // He is removed, and new keys begin after version 2.
+  const auto say = [&](const trust::Body& body) {
+    m.w.f.say(body, m.w.f.admin.sign);
+    access::OrgBook& book = m.w.world->control->book();
+    REQUIRE(book.append(book.position(), {m.w.f.records.back()}).ok());
+  };
+  say(trust::UserState{m.w.f.bob.user, trust::UserStatus::kRemoved, trust::Role::kUser});
+  auto epoch = m.w.f.epoch(KeyScope::kImage, trust::scope_id(m.w.common), 2);
+  epoch.last_sequence = 2;
+  epoch.last_version = format::version_id(second);
+  say(epoch);
+  m.w.grant(KeyScope::kImage, trust::scope_id(m.w.common), 2, m.w.carol.secrets, m.w.f.admin);
+  {
+    const auto keys = m.w.login(m.w.laptop, "common");
+    auto worker = m.w.work(m.w.laptop, keys);
+    SimFileSystem fs;
+    const auto disk = m.w.open_disk(worker, "common", fs);
+    INFO((disk.ok() ? "" : disk.error().to_string()));
+    REQUIRE(disk.ok());  // what he made while he might stays
+  }
+  // Others in the places of 1 and 2, one more, and the one from before.
+  for (const Bytes& other : {version(1), version(2), version(3), first->record_bytes}) {
+    m.show(m.w.common, other, trust::encode_session(paper));
+    m.honest_client_refuses("common");
+    m.w.proxy->honest();
+  }
+}
+
 TEST_CASE("a_writer_replays_anothers_version_and_the_server_refuses_it") {
   Member m;
   REQUIRE(m.put_session(m.certificate({{m.w.common, Access::kWrite}})).ok());

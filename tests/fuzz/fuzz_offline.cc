@@ -20,7 +20,7 @@ struct Seal {
     key = crypto::secret_prf(org.machine.secret.key(), "offline-store",
                              {org.org.view(), org.machine.machine.view()});
     Writer w(ad);
-    w.raw(as_bytes("dims/offline-store/1"));
+    w.raw(as_bytes("dims/offline-store/2"));
     w.id(org.org);
     w.id(org.machine.machine);
   }
@@ -62,7 +62,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     file.clear();
     Writer w(file);
     w.u32(0x3146464f);
-    w.u32(1);
+    w.u32(2);
     w.raw(crypto::wrap(seal().key.key(), seal().ad, rest, SmallOrg::get().random));
   }
   io::MemoryFileSystem fs;

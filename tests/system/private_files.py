@@ -2,8 +2,12 @@
 """Every file that holds a secret is refused, by each program that reads it, while others can read it; and taken when not.
 
 Key file, passphrases, recovery words, the server's TLS key and first secret, the machine's file and credential, the secret in
-a cache folder.
+a cache folder. A join line that is no word of a command line. `ldim renew` and a control socket of another user.
 """
+import json
+import os
+import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +19,33 @@ from dims_system import StartError, check, check_says  # noqa: E402
 from organisation import Organisation  # noqa: E402
 from processes import Server  # noqa: E402
 from sources import MIB  # noqa: E402
+
+
+def renew_refuses_a_stranger(world, person):
+    """Another user's process serves the socket of a folder that is not his: nobody is asked for a passphrase, nothing is said."""
+    folder = world.path("stranger")
+    folder.mkdir(mode=0o777)
+    folder.chmod(0o777)
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(str(folder / "control.sock"))
+    ready, child_ready = os.pipe()
+    child = os.fork()
+    if child == 0:
+        heard = b""
+        try:
+            os.setuid(65534)
+            listening.listen(1)
+            os.write(child_ready, b"r")
+            listening.settimeout(60)
+            connection, _ = listening.accept()
+            heard = connection.recv(100)
+        finally:
+            os._exit(1 if heard else 0)
+    os.read(ready, 1)
+    code, out, err = world.run(world.bin / "ldim", "--cache", folder, "renew", "--passphrase", f"+{person.secret}", check_code=None)
+    check(code == 4, f"renew: exit code {code}: {out}{err}")
+    check_says(err, "served by another user")
+    check(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, "the stranger heard something")
 
 
 def run(world):
@@ -69,6 +100,26 @@ def run(world):
     refuses(sealed, enroll, modes=(0o604, 0o644))
     sealed.chmod(0o440)
     check(enroll() == "", "a credential as systemd makes it was refused")
+
+    # A join line from a file and from a descriptor.
+    line = world.path("line")
+    line.write_text(org.admin.rdim("machine", "token", "by-file")["join_line"] + "\n")
+    line.chmod(0o600)
+
+    def enroll_from_file():
+        code, out, err = world.run(world.bin / "ldim", "enroll", f"+{line}", "--machine", world.path("machine-by-file"), check_code=None)
+        return out + err if code else ""
+    refuses(line, enroll_from_file)
+    check(enroll_from_file() == "", "a join line in a file was not taken")
+    read, write = os.pipe()
+    os.write(write, (org.admin.rdim("machine", "token", "by-descriptor")["join_line"] + "\n").encode())
+    os.close(write)
+    done = subprocess.run([str(world.bin / "ldim"), "-o", "json", "enroll", f"-{read}", "--machine", str(world.path("machine-by-fd"))],
+                          stdin=subprocess.DEVNULL, capture_output=True, text=True, pass_fds=[read], env=world.environment(None), timeout=300)
+    os.close(read)
+    check(done.returncode == 0 and json.loads(done.stdout)["machine"] == "by-descriptor", f"by descriptor: {done.stdout}{done.stderr}")
+    if os.geteuid() == 0:
+        renew_refuses_a_stranger(world, ann)
 
     def server_fails(server):
         try:

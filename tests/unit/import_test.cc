@@ -260,6 +260,67 @@ TEST_CASE("versions are found by number, by id and by the start of an id") {
   }
 }
 
+TEST_CASE("an organisation's older version is exported only if the newest one came from it") {
+  ImportBench bench;
+  auto member = std::make_shared<format::MemberKeys>();
+  member->image[1] = bench.random.id<Secret32>();
+  member->domain_epoch = 1;
+  member->check_signer = [](const format::VersionRecord&) { return ok_status(); };
+  std::uint64_t floor = 0;
+  member->head_floor = [&floor](const ImageId&) { return floor; };
+  bench.key.member = member;
+  MemoryDisk disk = test::random_disk(bench.random, 2 * kMiB, 40);
+  const MemoryDisk old = disk;
+  REQUIRE(bench.import(disk, "image").ok());
+  for (int i = 0; i < 2; ++i) {
+    disk.fill(bench.random, 3);
+    REQUIRE(bench.import(disk, "image", true).ok());
+  }
+  bench.require_equal(old, "image", "1");
+  bench.require_equal(disk, "image", "3");
+  // Signed by who might once, with the number of one that is there.
+  const auto image = bench.remote.find_image("image");
+  REQUIRE(image.ok());
+  const auto export_of = [&](std::uint64_t sequence, bool forged) {
+    auto version = bench.remote.get_version(image->id, {}, sequence);
+    REQUIRE(version.ok());
+    if (forged) {
+      version->record.time_unix_ns += 1;
+      version->record_bytes = format::encode_version(version->record, bench.key.signing);
+      version->id = format::version_id(version->record_bytes);
+    }
+    MemoryTarget target(disk.bytes, false, true);
+    transfer::Progress progress;
+    return transfer::export_version(bench.remote, bench.key, *image, *version, target, {},
+                                    progress);
+  };
+  for (const std::uint64_t sequence : {1u, 2u, 3u}) {
+    const auto report = export_of(sequence, true);
+    REQUIRE(!report.ok());
+    CHECK(report.error().code == ErrorCode::kUntrusted);
+    CHECK(export_of(sequence, false).ok());
+  }
+  // The server says that it is of another domain, and has the key made for that.
+  auto elsewhere = *image;
+  elsewhere.domain = bench.random.id<DomainId>();
+  auto its_key = bench.key;
+  its_key.domain = elsewhere.domain;
+  const auto head = bench.remote.get_version(image->id, {}, 3);
+  CHECK(transfer::check_record(bench.key, *image, *head).ok());
+  for (const auto* key : {&its_key, &bench.key})
+    CHECK(!transfer::check_record(*key, elsewhere, *head).ok());
+  CHECK(!transfer::check_record(its_key, *image, *head).ok());
+  // The log knows a newer version than the server's newest.
+  floor = 3;
+  CHECK(export_of(3, false).ok());
+  floor = 4;
+  for (const std::uint64_t sequence : {1u, 3u})
+    CHECK(export_of(sequence, false).error().code == ErrorCode::kUntrusted);
+  const auto update = bench.import(old, "image", true);
+  REQUIRE(!update.ok());
+  CHECK(update.error().code == ErrorCode::kUntrusted);
+}
+
 TEST_CASE("figures of a version: exact when all chunks are looked at, close when a sample is") {
   ImportBench bench;
   MemoryDisk disk = test::random_disk(bench.random, 40 * kMiB, 0);

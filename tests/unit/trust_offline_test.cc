@@ -2,6 +2,8 @@
 // another machine's file, rights that are gone.
 #include <catch2/catch.hpp>
 
+#include "common/base/wire.h"
+#include "common/crypto/aead.h"
 #include "common/io/memory_file.h"
 #include "common/trust/offline_store.h"
 #include "tests/support/sim_file.h"
@@ -103,7 +105,7 @@ TEST_CASE("offline: wrong passphrase and unknown name: the same answer, wait and
     CHECK(wait_of(o, "mallory") == expected);
     // Too soon: not even the right one is tried.
     REFUSED(o.login("alice"), ErrorCode::kResourceExhausted);
-    REFUSED(o.login("anybody"), ErrorCode::kResourceExhausted);
+    REFUSED(o.login("mallory"), ErrorCode::kResourceExhausted);
     o.clock.advance(seconds(expected));
   }
   MUST(o.login("alice"));
@@ -117,6 +119,144 @@ TEST_CASE("offline: wrong passphrase and unknown name: the same answer, wait and
   std::uint64_t guesses = 1, at = 0;
   for (std::uint32_t failures = 1; (at += offline_delay_s(failures)) < 60; ++failures) ++guesses;
   CHECK(guesses <= 10);
+}
+
+TEST_CASE("offline: no wait tells whether a name is anybody's") {
+  OfflineFixture o;
+  MUST(o.remember(o.f.alice, "alice"));
+  REFUSED(o.login("alice", "wrong"), ErrorCode::kPermissionDenied);
+  // Who waits with alice, though he is nobody.
+  std::vector<std::string> with, apart;
+  for (int i = 0; i < 2000; ++i) {
+    const std::string name = "n" + std::to_string(i);
+    (wait_of(o, name) == 0 ? apart : with).push_back(name);
+  }
+  REQUIRE(with.size() >= 2);
+  REQUIRE(apart.size() > 1900);
+  REFUSED(o.login(with[0], "wrong"), ErrorCode::kResourceExhausted);
+  // A stranger's attempt holds up the other strangers no more than it holds up alice.
+  o.clock.advance(seconds(60));
+  REFUSED(o.login(apart[0], "wrong"), ErrorCode::kPermissionDenied);
+  CHECK(wait_of(o, "alice") == 0);
+  CHECK(wait_of(o, with[0]) == 0);
+  REFUSED(o.login(with[0], "wrong"), ErrorCode::kPermissionDenied);
+  CHECK(wait_of(o, "alice") == wait_of(o, with[0]));
+  REFUSED(o.login("alice"), ErrorCode::kResourceExhausted);
+  // Another user's right passphrase frees his own name, not hers.
+  o.clock.advance(seconds(60));
+  MUST(o.remember(o.f.bob, with[1]));
+  REFUSED(o.login("alice", "wrong"), ErrorCode::kPermissionDenied);
+  const std::uint64_t hers = wait_of(o, "alice");
+  o.clock.advance(seconds(hers));
+  REFUSED(o.login("alice", "wrong"), ErrorCode::kPermissionDenied);
+  CHECK(wait_of(o, "alice") > hers);
+  while (wait_of(o, with[1]) > 0) o.clock.advance(seconds(1));
+  REFUSED(o.login("alice", "wrong"), ErrorCode::kPermissionDenied);
+  const std::uint64_t long_wait = wait_of(o, "alice");
+  o.clock.advance(seconds(wait_of(o, with[1])));
+  MUST(o.login(with[1]));
+  REFUSED(o.login("alice", "wrong"), ErrorCode::kPermissionDenied);
+  CHECK(wait_of(o, "alice") >= long_wait);
+  o.clock.advance(seconds(wait_of(o, with[0])));
+  MUST(o.login(with[1]));
+  CHECK(wait_of(o, with[0]) == 0);
+  REFUSED(o.login("alice"), ErrorCode::kResourceExhausted);
+}
+
+TEST_CASE("offline: a file of format 1 keeps its users and its waits") {
+  OfflineFixture o;
+  MUST(o.remember(o.f.alice, "alice"));
+  MUST(o.remember(o.f.bob, "bob"));
+  for (int i = 0; i < 3; ++i) {
+    REFUSED(o.login("alice", "wrong"), ErrorCode::kPermissionDenied);
+    o.clock.advance(seconds(10));
+  }
+  // docs/formats/offline-store.md, a second time: the 64 buckets were one delay of strangers.
+  const Bytes now = *io::read_file(o.memory, "/offline", kOfflineStoreBytesMax);
+  const auto key = crypto::secret_prf(o.f.laptop.secret.key(), "offline-store",
+                                      {o.f.org.view(), o.f.laptop.machine.view()});
+  const auto ad = [&](const char* label) {
+    Bytes out;
+    Writer w(out);
+    w.raw(as_bytes(label));
+    w.id(o.f.org);
+    w.id(o.f.laptop.machine);
+    return out;
+  };
+  const auto plain =
+      crypto::unwrap(key.key(), ad("dims/offline-store/2"), ByteView(now).subspan(8));
+  REQUIRE(plain);
+  constexpr std::size_t kBefore = 32, kDelay = 28;
+  Bytes old(plain->begin(), plain->begin() + kBefore);
+  Writer w(old);
+  w.u32(4);
+  w.id(o.boot);
+  w.u64(static_cast<std::uint64_t>((o.clock.boot + seconds(8)).count()));
+  old.insert(old.end(), plain->begin() + kBefore + kOfflineBuckets * kDelay, plain->end());
+  Bytes file;
+  Writer f(file);
+  f.raw(as_bytes("OFF1"));
+  f.u32(1);
+  f.raw(crypto::wrap(key.key(), ad("dims/offline-store/1"), old, o.f.random));
+  MUST(io::replace_file(o.memory, "/offline", file));
+  REQUIRE(o.store().list()->size() == 2);
+  CHECK(wait_of(o, "alice") == 8);
+  CHECK(wait_of(o, "mallory") == 8);
+  o.clock.advance(seconds(8));
+  MUST(o.login("bob"));
+  const Bytes again = *io::read_file(o.memory, "/offline", kOfflineStoreBytesMax);
+  CHECK(again[4] == 2);
+  MUST(o.login("alice"));
+}
+
+TEST_CASE("offline: keys that their user has replaced open nothing, and go") {
+  OfflineFixture o;
+  MUST(o.remember(o.f.alice, "alice"));
+  MUST(o.remember(o.f.bob, "bob"));
+  auto renewed = bare_user(o.f.org, o.f.random);
+  renewed.user = o.f.alice.user;
+  o.f.say(key_change_of(renewed), o.f.admin.sign);
+  REFUSED(o.login("alice", "wrong"), ErrorCode::kPermissionDenied);
+  CHECK(o.store().list()->size() == 2);  // the wrong passphrase learns nothing of it
+  o.clock.advance(seconds(10));
+  const auto old = o.login("alice");
+  REFUSED(old, ErrorCode::kPermissionDenied);
+  CHECK(old.error().message.find("new keys") != std::string::npos);
+  CHECK(o.store().list()->size() == 1);
+  MUST(o.login("bob"));
+  MUST(o.remember(renewed, "alice"));
+  o.clock.advance(seconds(10));
+  CHECK(o.login("alice")->sign.public_key == renewed.sign.public_key);
+}
+
+TEST_CASE("offline: a login with the server makes a damaged or another machine's file anew") {
+  OfflineFixture o;
+  MUST(o.store(o.boot, o.f.desk)
+           .remember(
+               o.f.state(),
+               [] {
+                 UserRecord record;
+                 record.name = "bob";
+                 return record;
+               }(),
+               *o.keys, o.f.bob));
+  REFUSED(o.store().list(), ErrorCode::kWrongKey);
+  MUST(o.remember(o.f.alice, "alice"));
+  MUST(o.login("alice"));
+  CHECK(o.store().list()->size() == 1);
+  const Bytes good = *io::read_file(o.memory, "/offline", kOfflineStoreBytesMax);
+  for (const std::size_t cut : {std::size_t{0}, std::size_t{3}, std::size_t{6}, good.size() - 1}) {
+    MUST(io::replace_file(o.memory, "/offline",
+                          Bytes(good.begin(), good.begin() + static_cast<std::ptrdiff_t>(cut))));
+    CHECK(!o.store().list().ok());
+    MUST(o.remember(o.f.alice, "alice"));
+    MUST(o.login("alice"));
+  }
+  // What a newer program wrote stays.
+  Bytes newer = good;
+  newer[4] = 3;
+  MUST(io::replace_file(o.memory, "/offline", newer));
+  REFUSED(o.remember(o.f.alice, "alice"), ErrorCode::kUnsupported);
 }
 
 TEST_CASE("offline: a restart, a reboot, another date or a killed attempt shortens no wait") {

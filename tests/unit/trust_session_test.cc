@@ -39,6 +39,19 @@ struct SessionFixture {
   SessionCertificate certificate;
 };
 
+// Of what was changed, by the two keys that vouch for it (docs/formats/session.md).
+SessionCertificate signed_again(SessionCertificate c, const crypto::SecretSigner& session,
+                                const crypto::SecretSigner& user) {
+  const auto without = [&](std::size_t signatures) {
+    Bytes bytes = encode_session(c);
+    bytes.resize(bytes.size() - signatures * Signature::kBytes);
+    return bytes;
+  };
+  c.proof = session.sign("session-proof", c.org, without(2));
+  c.signature = user.sign("session", c.org, without(1));
+  return c;
+}
+
 }  // namespace
 
 TEST_CASE("session: good for its machine, images and time, and for nothing else") {
@@ -142,7 +155,28 @@ TEST_CASE("session: a right that is lost ends it now and leaves what was written
 TEST_CASE("session: its length is cut to the policy's") {
   SessionFixture s;
   s.f.say(Policy{true, 5, 0, 100, false}, s.f.admin.sign);
-  CHECK(s.make(s.f.alice, {{s.f.image, Access::kWrite}}).to_unix_s == s.f.now_s + 100);
+  const auto cut = s.make(s.f.alice, {{s.f.image, Access::kWrite}});
+  CHECK(cut.to_unix_s == s.f.now_s + 100);
+  MUST(check_session(s.f.state(), cut));
+  // The policy of its place in the log counts: one that was longer stays good.
+  MUST(check_session(s.f.state(), s.certificate));
+  // Who makes it himself does not cut it: he signs on a log whose policy he bends.
+  OrgFixture bent(seed());
+  const auto longest = bent.state().policy().session_max_s;
+  const auto make = [&](std::uint64_t lasts) {
+    auto generous = bent.state();
+    Policy policy = generous.policy();
+    policy.session_max_s = 366 * 86400;
+    const auto said = bent.make(policy, bent.admin.sign);
+    MUST(generous.apply(said));
+    auto c =
+        make_session(generous, bent.alice.user, bent.laptop.machine, {{bent.image, Access::kWrite}},
+                     bent.now_s, bent.now_s + lasts, s.key, bent.alice.sign);
+    c.position = bent.state().position();
+    return signed_again(c, s.key, bent.alice.sign);
+  };
+  MUST(check_session(bent.state(), make(longest)));
+  REFUSED(check_session(bent.state(), make(longest + 1)), ErrorCode::kUntrusted);
 }
 
 TEST_CASE("version: another's, elsewhere, out of time is refused") {
@@ -177,13 +211,22 @@ TEST_CASE("version: another's, elsewhere, out of time is refused") {
 TEST_CASE("version: after a new epoch a removed writer and a helping server cannot go on") {
   SessionFixture s;
   auto epoch = s.f.epoch(KeyScope::kImage, scope_id(s.f.image), 2);
+  auto v = s.version();
+  CHECK(head_floor(s.f.state(), s.f.image) == 0);
   epoch.last_sequence = 7;
+  epoch.last_version = format::version_id(v);
   s.f.say(UserState{s.f.alice.user, UserStatus::kRemoved, Role::kUser}, s.f.admin.sign);
   s.f.say(epoch, s.f.admin.sign);
-  auto v = s.version();
+  CHECK(head_floor(s.f.state(), s.f.image) == 7);
+  CHECK(head_floor(s.f.state(), s.f.master) == 0);
   MUST(check_version_signer(s.f.state(), v, v.image, s.certificate));  // what he had made stays
   v.sequence = 8;
   REFUSED(check_version_signer(s.f.state(), v, v.image, s.certificate), ErrorCode::kUntrusted);
+  // Nor another one in the place of the last.
+  v.sequence = 7;
+  v.root.id = s.f.random.id<ObjectId>();
+  REFUSED(check_version_signer(s.f.state(), v, v.image, s.certificate), ErrorCode::kUntrusted);
+  v.sequence = 8;
   v.image_epoch = 2;
   REFUSED(check_version_signer(s.f.state(), v, v.image, s.certificate), ErrorCode::kUntrusted);
   // With his old keys he makes a new certificate, backdated to when he had the right.
@@ -198,6 +241,45 @@ TEST_CASE("version: after a new epoch a removed writer and a helping server cann
     v.image_epoch = image_epoch;
     REFUSED(check_version_signer(s.f.state(), v, v.image, backdated), ErrorCode::kUntrusted);
   }
+}
+
+TEST_CASE("version: one of new keys has a number above the last of the old ones") {
+  SessionFixture s;
+  auto epoch = s.f.epoch(KeyScope::kImage, scope_id(s.f.image), 2);
+  auto v = s.version();
+  epoch.last_sequence = v.sequence;
+  epoch.last_version = format::version_id(v);
+  s.f.say(epoch, s.f.alice.sign);
+  // A third epoch at the same place: the second one's keys reached nobody.
+  epoch = s.f.epoch(KeyScope::kImage, scope_id(s.f.image), 3);
+  epoch.last_sequence = v.sequence;
+  epoch.last_version = format::version_id(v);
+  s.f.say(epoch, s.f.alice.sign);
+  MUST(check_version_signer(s.f.state(), v, v.image, s.certificate));
+  const auto since = s.make(s.f.alice, {{s.f.image, Access::kWrite}});
+  for (const std::uint32_t number : {2u, 3u}) {
+    v.image_epoch = number;
+    v.sequence = 7;
+    REFUSED(check_version_signer(s.f.state(), v, v.image, since), ErrorCode::kUntrusted);
+  }
+  v.sequence = 8;
+  MUST(check_version_signer(s.f.state(), v, v.image, since));
+  // Of a branch nobody has signed which was the last.
+  v.image = s.f.random.id<ImageId>();
+  v.sequence = 2;
+  MUST(check_version_signer(s.f.state(), v, s.f.image, since));
+}
+
+TEST_CASE("version: keys that were renewed before the first version leave it alone") {
+  SessionFixture s;
+  s.f.say(s.f.epoch(KeyScope::kImage, scope_id(s.f.image), 2), s.f.alice.sign);
+  const auto since = s.make(s.f.alice, {{s.f.image, Access::kWrite}});
+  auto v = s.version();
+  v.image_epoch = 2;
+  v.sequence = 1;
+  MUST(check_version_signer(s.f.state(), v, v.image, since));
+  v.image_epoch = 1;
+  REFUSED(check_version_signer(s.f.state(), v, v.image, s.certificate), ErrorCode::kUntrusted);
 }
 
 TEST_CASE("version: a branch longer than its image stays readable after new keys") {
