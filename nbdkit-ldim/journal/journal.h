@@ -29,6 +29,7 @@
 #include "common/base/units.h"
 #include "common/crypto/held_key.h"
 #include "common/io/file.h"
+#include "nbdkit-ldim/journal/arrival.h"
 
 namespace dims::ldim {
 
@@ -131,9 +132,18 @@ class Journal {
 
   // Appends one write. Returns when it and every record of a lower order number are in the kernel's
   // hands. Large data is split into several records inside one order number's place; the list
-  // returned holds them.
-  virtual Result<std::vector<JournalRecord>> append(WriteKind kind, ByteRange range,
-                                                    ByteView data) = 0;
+  // returned holds them. If it must wait, for a file or, after kNoSpace, for the caller's next
+  // attempt with the same arrival, what came later and was placed first stays: only the rest is
+  // placed, perhaps nothing. On return that is in the kernel's hands too, and arrival.covers() are
+  // its records.
+  virtual Result<std::vector<JournalRecord>> append(WriteKind kind, ByteRange range, ByteView data,
+                                                    WriteArrival& arrival) = 0;
+  Result<std::vector<JournalRecord>> append(WriteKind kind, ByteRange range, ByteView data) {
+    WriteArrival now;
+    return append(kind, range, data, now);
+  }
+  // A write that will wait before its first append() came now. Does nothing if it has come already.
+  virtual void arrive(WriteArrival& arrival, ByteRange range) = 0;
 
   // Reads guest bytes [at, at+out.size()) of a kData record; the range must lie inside record
   // range. A tag failure is kCorrupt.

@@ -250,7 +250,7 @@ JournalRecord JournalImpl::unpack(const PackedRecord& record, std::uint64_t epoc
 }
 
 Result<std::vector<JournalRecord>> JournalImpl::append(WriteKind kind, ByteRange range,
-                                                       ByteView data) {
+                                                       ByteView data, WriteArrival& arrival) {
   if (range.empty() || range.offset >= kMaxImageBytes ||
       range.count > kMaxImageBytes - range.offset ||
       data.size() != (kind == WriteKind::kData ? range.count : 0)) {
@@ -258,16 +258,27 @@ Result<std::vector<JournalRecord>> JournalImpl::append(WriteKind kind, ByteRange
                       "a journal record needs a range on the disk and just its data");
   }
   const auto type = static_cast<RecordType>(kind);
-  const std::vector<Piece> pieces = cut(kind, range);
+  std::vector<Piece> pieces = cut(kind, range);
   std::vector<Placed> placed;
+  std::uint64_t newest_order = 0;  // of what holds the write's bytes
   bool want_spare = false;
   {
     Lock lock(mutex_);
     for (;;) {
       if (failed_) return latched();
+      if (arrival.journal_ != nullptr) pieces = cut_left(kind, arrival);
       if (place_all(type, pieces, &placed)) break;
+      enter_arrival(arrival, range);
       DIMS_TRY(obtain_spare(lock));
     }
+    if (!waiting_writes_.empty()) {
+      supersede(kind, placed, arrival);
+      std::erase(waiting_writes_, &arrival);
+    }
+    arrival.journal_ = nullptr;
+    if (!placed.empty()) newest_order = placed.back().body.order;
+    for (const WriteArrival::Cover& cover : arrival.covers_)
+      newest_order = std::max(newest_order, cover.order);
     want_spare =
         spares_.empty() && !creating_ && !spare_tried_ && position_ > segments_.back().bytes / 2;
     if (want_spare) spare_tried_ = true;
@@ -283,8 +294,7 @@ Result<std::vector<JournalRecord>> JournalImpl::append(WriteKind kind, ByteRange
   }
   {
     Lock lock(mutex_);
-    if (retired_order_ < placed.back().body.order)
-      DIMS_TRY(wait_retired(lock, placed.back().body.order));
+    if (retired_order_ < newest_order) DIMS_TRY(wait_retired(lock, newest_order));
   }
   if (want_spare) prepare_spare();
   std::vector<JournalRecord> out;

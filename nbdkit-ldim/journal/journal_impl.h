@@ -1,5 +1,6 @@
 // The journal's inside. open: journal_open.cc; append, read: journal_append.cc; flush:
-// journal_flush.cc; trim and space: journal_space.cc; merging: journal_merge.cc.
+// journal_flush.cc; writes that wait: journal_arrival.cc; trim and space: journal_space.cc;
+// merging: journal_merge.cc.
 //
 // One mutex guards everything below `mutex_`; no file is read, written or synced while it is held.
 // How an append runs: under the mutex it gets its order numbers, its epoch and its place in a file;
@@ -27,8 +28,11 @@ class JournalImpl final : public Journal {
 
   Status start();
 
-  Result<std::vector<JournalRecord>> append(WriteKind kind, ByteRange range,
-                                            ByteView data) override;
+  using Journal::append;
+  Result<std::vector<JournalRecord>> append(WriteKind kind, ByteRange range, ByteView data,
+                                            WriteArrival& arrival) override;
+  void arrive(WriteArrival& arrival, ByteRange range) override;
+  void depart(WriteArrival& arrival);  // it is placed, or given up
   Status read(const JournalLocation& location, ByteRange record_range, std::uint64_t at,
               MutByteView out) override;
   Result<CommitId> flush() override;
@@ -110,6 +114,11 @@ class JournalImpl final : public Journal {
   void prepare_spare();
   JournalRecord unpack(const PackedRecord& record, std::uint64_t epoch) const;
 
+  // --- journal_arrival.cc ---
+  void enter_arrival(WriteArrival& arrival, ByteRange range);
+  std::vector<Piece> cut_left(WriteKind kind, const WriteArrival& arrival) const;
+  void supersede(WriteKind kind, const std::vector<Placed>& placed, const WriteArrival& by);
+
   // --- journal_flush.cc ---
   Status seal_and_sync(Lock& lock);
 
@@ -167,6 +176,8 @@ class JournalImpl final : public Journal {
   std::uint64_t retired_order_ = 0;
   std::deque<InFlight> in_flight_;  // orders retired_order_ + 1 ...
   std::size_t waiters_ = 0;
+  std::vector<WriteArrival*> waiting_writes_;  // that have no place yet
+  std::uint64_t arrivals_ = 0;                 // of writes that had to wait
   crypto::Sha256 chain_;                 // over everything retired since the newest seal or start
   std::optional<Digest> resumed_chain_;  // what the first start record of this open goes on from
 
