@@ -103,6 +103,7 @@ struct JournalStats {
   std::uint64_t free_bytes =
       0;                      // about what can be appended before kNoSpace: slow the guest by this
   std::uint64_t records = 0;  // not yet trimmed
+  std::uint64_t ending_epoch = 0;        // newest that takes no more writes: sealed, or being so
   std::uint64_t sealed_epoch = 0;        // newest sealed
   std::uint64_t synced_epoch = 0;        // newest sealed and synced
   std::uint64_t trimmed_epoch = 0;       // everything up to here is gone
@@ -111,7 +112,7 @@ struct JournalStats {
   std::uint64_t segment_bytes = 0;       // of a new file
   std::uint64_t merges = 0;              // steps since this open
   std::uint64_t open_epoch_bytes = 0;    // guest bytes appended since the newest seal
-  std::uint64_t open_epoch_records = 0;  // writes, zeroes and trims since then
+  std::uint64_t open_epoch_records = 0;  // writes, zeroes and trims behind ending_epoch
   std::uint64_t recovered_records = 0;
   std::uint64_t cut_bytes = 0;  // torn tail that recovery gave up
   std::uint64_t cut_seals = 0;  // seals in it, of flushes that had not returned; worth a warning

@@ -130,6 +130,7 @@ JournalStats JournalImpl::stats() {
   out.bytes = bytes_held_;
   out.limit_bytes = options_.limit_bytes;
   out.records = records_.size() + merged_.records.size();
+  out.ending_epoch = open_epoch_ - 1;
   out.sealed_epoch = epochs_.empty() ? trimmed_.epoch : epochs_.back().epoch;
   out.synced_epoch = synced_.epoch;
   out.trimmed_epoch = trimmed_.epoch;
