@@ -46,6 +46,8 @@ Status JournalImpl::seal_and_sync(Lock& lock) {
     }
     lock.lock();
     if (!done.ok()) done = fail(done.error());
+    // A trim's sync of the same file may have been told what this one was not.
+    if (done.ok() && failed_) done = latched();
   }
   std::shared_ptr<JournalSegment> note_home;
   if (done.ok()) {

@@ -104,6 +104,8 @@ Status JournalImpl::trim(std::uint64_t through_epoch) {
   {
     const Lock lock(mutex_);
     if (!done.ok()) return fail(done.error());
+    // A flush's sync of the same file may have been told what this one was not.
+    if (failed_) return latched();
     trimmed_ = state;
     for (SegmentState& segment : segments_) {
       if (segment.segment == home) segment.slot_trim_epoch = state.epoch;
