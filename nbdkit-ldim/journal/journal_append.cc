@@ -38,6 +38,25 @@ class Scratch {
 
 }  // namespace
 
+// What was reserved and is never written would hold back all that comes later, for good: say that
+// the journal has failed, and nobody waits.
+JournalImpl::FailOnThrow::~FailOnThrow() {
+  if (!armed_ || std::uncaught_exceptions() == exceptions_) return;
+  const Lock lock(journal_.mutex_);
+  try {
+    (void)journal_.fail(make_error(ErrorCode::kIo, "a record could not be written: out of memory"));
+  } catch (...) {  // not even the words for it
+    if (!journal_.failed_) journal_.failed_.emplace();
+    journal_.wake_all();
+  }
+}
+
+void JournalImpl::wake_all() {
+  retired_cv_.notify_all();
+  sync_cv_.notify_all();
+  spare_cv_.notify_all();
+}
+
 std::vector<JournalImpl::Piece> JournalImpl::cut(WriteKind kind, ByteRange range) const {
   const std::uint64_t most = kind == WriteKind::kData ? max_data_bytes_ : kMaxZeroBytes;
   std::vector<Piece> pieces;
@@ -115,7 +134,6 @@ JournalImpl::Placed JournalImpl::switch_segment() {
 bool JournalImpl::place_all(RecordType type, const std::vector<Piece>& pieces,
                             std::vector<Placed>* out) {
   if (!fits(type, pieces)) return false;
-  out->reserve(pieces.size() + 1);
   for (const Piece& piece : pieces) {
     const std::uint64_t bytes = record_bytes(type, piece.range.offset, piece.range.count);
     // A seal always fits behind a record: what was accepted can be flushed.
@@ -177,9 +195,7 @@ Error JournalImpl::fail(const Error& error) {
     failed_->hint =
         "nothing more is accepted; check the disk under " + options_.folder + ", then start again";
   }
-  retired_cv_.notify_all();
-  sync_cv_.notify_all();
-  spare_cv_.notify_all();
+  wake_all();
   return latched();
 }
 
@@ -262,12 +278,16 @@ Result<std::vector<JournalRecord>> JournalImpl::append(WriteKind kind, ByteRange
   std::vector<Placed> placed;
   std::uint64_t newest_order = 0;  // of what holds the write's bytes
   bool want_spare = false;
+  FailOnThrow guard(*this);
   {
     Lock lock(mutex_);
     for (;;) {
       if (failed_) return latched();
       if (arrival.journal_ != nullptr) pieces = cut_left(kind, arrival);
+      placed.reserve(pieces.size() + 1);
+      guard.arm(true);
       if (place_all(type, pieces, &placed)) break;
+      guard.arm(false);
       enter_arrival(arrival, range);
       DIMS_TRY(obtain_spare(lock));
     }
@@ -292,6 +312,7 @@ Result<std::vector<JournalRecord>> JournalImpl::append(WriteKind kind, ByteRange
                                      : ByteView{}));
     }
   }
+  guard.arm(false);
   {
     Lock lock(mutex_);
     if (retired_order_ < newest_order) DIMS_TRY(wait_retired(lock, newest_order));

@@ -8,6 +8,8 @@ using namespace journal_format;
 
 // One thread seals and syncs for all that came meanwhile; the rest wait for it.
 Result<CommitId> JournalImpl::flush() {
+  FailOnThrow guard(*this);
+  guard.arm(true);
   Lock lock(mutex_);
   // The epoch in which every write that has returned lies.
   const std::uint64_t wanted = open_records_ > 0 ? open_epoch_ : open_epoch_ - 1;

@@ -12,6 +12,7 @@
 
 #include <condition_variable>
 #include <deque>
+#include <exception>
 #include <mutex>
 #include <set>
 
@@ -109,6 +110,22 @@ class JournalImpl final : public Journal {
   Status complete(std::uint64_t order, const crypto::Tag& tag);
   void retire_done();
   Status wait_retired(Lock& lock, std::uint64_t order);
+  // Latches when an exception ends the scope: while it is armed, records are reserved and not
+  // written. To be made before the lock is taken.
+  class FailOnThrow {
+   public:
+    explicit FailOnThrow(JournalImpl& journal) : journal_(journal) {}
+    ~FailOnThrow();
+    FailOnThrow(const FailOnThrow&) = delete;
+    FailOnThrow& operator=(const FailOnThrow&) = delete;
+    void arm(bool armed) { armed_ = armed; }
+
+   private:
+    JournalImpl& journal_;
+    bool armed_ = false;
+    const int exceptions_ = std::uncaught_exceptions();
+  };
+  void wake_all();
   Error fail(const Error& error);  // latches the first failure; mutex_ held
   Error latched() const;
   void prepare_spare();

@@ -32,8 +32,13 @@ Status JournalImpl::obtain_spare(Lock& lock) {
     const std::uint64_t number = next_number_++;
     const std::uint64_t synced_order = synced_order_;
     lock.unlock();
-    auto made = JournalSegment::create(fs_, options_.folder, number, segment_bytes_, synced_order,
-                                       identity_, options_.key, random_);
+    Result<std::shared_ptr<JournalSegment>> made =
+        make_error(ErrorCode::kResourceExhausted, "no memory for a new journal file");
+    try {
+      made = JournalSegment::create(fs_, options_.folder, number, segment_bytes_, synced_order,
+                                    identity_, options_.key, random_);
+    } catch (const std::bad_alloc&) {  // who waits for the file must hear of it
+    }
     lock.lock();
     if (made.ok()) {
       spares_.push_back(std::move(made).value());

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <mutex>
+#include <new>
 #include <set>
 #include <thread>
 #include <utility>
@@ -114,6 +115,27 @@ TEST_CASE("failed_write_stops_everyone") {
   CHECK(journal->flush().error().code == ErrorCode::kIo);
   journal = f.must_open();  // a new start is allowed to try
   CHECK(journal->records(0, 9).size() == 1);
+}
+
+TEST_CASE("a_write_or_a_flush_that_runs_out_of_memory_stops_the_journal_and_keeps_nobody_waiting") {
+  for (const bool flush : {false, true}) {
+    FaultFixture f;
+    auto journal = f.must_open();
+    REQUIRE(f.append(*journal, 0, 100).ok());
+    bool once = false;
+    f.disk.on_write([&](const std::string&, std::uint64_t, std::uint64_t) {
+      if (!std::exchange(once, true)) throw std::bad_alloc();
+    });
+    if (flush)
+      CHECK_THROWS_AS(journal->flush(), std::bad_alloc);
+    else
+      CHECK_THROWS_AS(f.append(*journal, 4096, 100), std::bad_alloc);
+    CHECK(f.append(*journal, 8192, 100).error().code == ErrorCode::kIo);
+    CHECK(journal->flush().error().code == ErrorCode::kIo);
+    CHECK(journal->stats().failed);
+    journal = f.must_open();
+    CHECK(journal->records(0, 9).size() == 1);
+  }
 }
 
 TEST_CASE("full_disk_is_no_space_and_recovers_by_itself") {
