@@ -33,7 +33,8 @@ class File {
   virtual Status write_at(std::uint64_t offset, ByteView data) = 0;
   // Writes the parts one after another from `offset`, as one gather write.
   virtual Status write_gather(std::uint64_t offset, std::span<const ByteView> parts) = 0;
-  // fdatasync: data and the size needed to read it back are durable on return.
+  // fdatasync: data and the size needed to read it back are durable on return. What failed once
+  // fails for as long as the file is open: nobody knows what of it is on the disk.
   virtual Status sync_data() = 0;
   // Reserves space so that later writes inside [0, size) do not fail with kNoSpace.
   // Sets the file's size. kNoSpace leaves the file as it was.

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <mutex>
 
 #include "common/io/errno_map.h"
 #include "common/io/file.h"
@@ -94,9 +95,13 @@ class PosixFile : public File {
     return ok_status();
   }
 
+  // The kernel tells an error of writing back once, to one of those who sync: whoever syncs at the
+  // same time, or later, would be told that all is well.
   Status sync_data() override {
-    if (::fdatasync(fd_) != 0) return errno_error(errno, "cannot sync", path_);
-    return ok_status();
+    const std::lock_guard lock(sync_mutex_);
+    if (!sync_failed_.ok()) return sync_failed_;
+    if (::fdatasync(fd_) != 0) sync_failed_ = errno_error(errno, "cannot sync", path_);
+    return sync_failed_;
   }
 
   Status preallocate(std::uint64_t size) override {
@@ -123,6 +128,8 @@ class PosixFile : public File {
  private:
   int fd_;
   std::string path_;
+  std::mutex sync_mutex_;
+  Status sync_failed_;  // the first failure, for good
 };
 
 class PosixFileSystem : public FileSystem {

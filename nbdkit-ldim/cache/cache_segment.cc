@@ -190,6 +190,7 @@ CacheSegment::RecordScan CacheSegment::scan(
   auto index = fs_.open(index_path_, io::OpenMode::kReadOnly);
   if (!data_bytes || !index) {
     ++result.bad;
+    result.unread = true;
     return result;
   }
   static constexpr std::uint32_t kPieceRecords = 2048;
@@ -198,6 +199,7 @@ CacheSegment::RecordScan CacheSegment::scan(
     const auto count = (*index)->read_some(cache_record_offset(number), piece);
     if (!count) {
       ++result.bad;
+      result.unread = true;
       return result;
     }
     const std::uint32_t records = std::min(static_cast<std::uint32_t>(*count / kCacheRecordBytes),

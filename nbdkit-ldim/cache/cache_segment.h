@@ -48,6 +48,7 @@ class CacheSegment {
   struct RecordScan {
     std::uint64_t good = 0;
     std::uint64_t bad = 0;  // neither valid nor never written
+    bool unread = false;    // the disk did not give all of them
   };
   // Calls `visit` for each valid record whose pages the data file is long enough to hold, in order.
   RecordScan scan(const std::function<void(const CacheRecord&)>& visit) const;

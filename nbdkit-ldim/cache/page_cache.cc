@@ -89,11 +89,17 @@ Status PageCacheImpl::insert(const ObjectId& object, ByteView data, unsigned liv
     insert_failed(slots.error());
     return slots.error();
   }
-  Status status = write_object(*slots, object, data, lives);
-  if (status) {
-    index_.put(index_.key_of(object),
-               PackedPlace::make(slots->segment->sequence(), slots->first_slot,
-                                 static_cast<std::uint32_t>(pages), lives));
+  Status status;
+  try {
+    status = write_object(*slots, object, data, lives);
+    if (status) {
+      index_.put(index_.key_of(object),
+                 PackedPlace::make(slots->segment->sequence(), slots->first_slot,
+                                   static_cast<std::uint32_t>(pages), lives));
+    }
+  } catch (...) {
+    release(slots->segment, true);  // an eviction waits for it; something may be written
+    throw;
   }
   release(slots->segment, status.ok());
   if (!status) {

@@ -7,6 +7,16 @@
 #include "nbdkit-ldim/cache/page_cache_impl.h"
 
 namespace dims::ldim {
+namespace {
+
+// Too many open files, no memory, no permission, a disk that fails for a moment: a machine without
+// its server would miss what is thrown away for that.
+bool may_be_whole(const Error& error) {
+  return error.code == ErrorCode::kIo || error.code == ErrorCode::kPermissionDenied ||
+         error.code == ErrorCode::kNoSpace || error.code == ErrorCode::kResourceExhausted;
+}
+
+}  // namespace
 
 Result<std::unique_ptr<PageCache>> PageCache::open(io::FileSystem& fs,
                                                    const PageCacheOptions& options,
@@ -47,6 +57,11 @@ Status PageCacheImpl::load() {
       continue;
     }
     if (const Status status = load_segment(sequence); !status) {
+      if (may_be_whole(status.error())) {
+        spdlog::warn("cache: segment {} in {} cannot be read now and is left alone: {}", sequence,
+                     options_.folder, status.error().to_string());
+        continue;
+      }
       spdlog::warn("cache: segment {} in {} is thrown away: {}", sequence, options_.folder,
                    status.error().to_string());
       remove_file(cache_file_name(CacheFileKind::kIndex, sequence));
@@ -94,7 +109,12 @@ void PageCacheImpl::load_records(const SegmentPtr& segment) {
         "their objects will be fetched again",
         scan.bad, segment->sequence(), options_.folder);
   }
-  if (scan.good == 0) drop(segment);
+  if (scan.unread) {
+    spdlog::warn("cache: the index of segment {} in {} cannot be read now; it is left alone",
+                 segment->sequence(), options_.folder);
+  } else if (scan.good == 0) {
+    drop(segment);
+  }
 }
 
 void PageCacheImpl::remove_file(const std::string& name) {

@@ -49,14 +49,24 @@ Result<std::string> salvage_folder(io::FileSystem& fs, const std::string& folder
   target.folder = folder + "/" + kSalvageFolder;
   // Interrupted between the two renames: the damaged one is away already.
   DIMS_ASSIGN(const bool begun, fs.exists(damaged.folder));
-  DIMS_ASSIGN(const bool made, fs.exists(target.folder));
+  DIMS_ASSIGN(const bool made, holds_files(fs, target.folder));
   nlohmann::json out;
   std::string kept;
   if (begun || !made) {
     DIMS_TRY(empty_folder(fs, target.folder));
-    DIMS_ASSIGN(const SalvageReport report,
-                salvage_journal(fs, damaged, target, known->committed.epoch, system_clock(),
-                                system_random()));
+    const auto salvaged = salvage_journal(fs, damaged, target, known->committed.epoch,
+                                          system_clock(), system_random());
+    // What is refused leaves the folder empty, and an empty one is none (Disk::open_journal).
+    if (!salvaged.ok() && salvaged.error().code == ErrorCode::kInvalidArgument) {
+      DIMS_ASSIGN(const bool noted, fs.exists(folder + "/" + kSalvageNote));
+      if (noted)
+        return make_error(ErrorCode::kInvalidArgument,
+                          "the journal in " + damaged.folder +
+                              " is whole: what could be salvaged is in it already",
+                          "start LDIM on this folder as always, with the server reachable");
+    }
+    if (!salvaged.ok()) return salvaged.error();
+    const SalvageReport& report = *salvaged;
     out = {{"damage", report.damage}, {"last_epoch", report.last_epoch},
            {"epochs", report.epochs}, {"writes", report.writes},
            {"bytes", report.bytes},   {"lost_writes", report.lost_writes}};

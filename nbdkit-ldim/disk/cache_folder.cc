@@ -114,6 +114,13 @@ Result<FolderIdentity> prepare_folder(io::FileSystem& fs, const std::string& fol
   return identity;
 }
 
+Result<bool> holds_files(io::FileSystem& fs, const std::string& folder) {
+  DIMS_ASSIGN(const bool there, fs.exists(folder));
+  if (!there) return false;
+  DIMS_ASSIGN(const auto names, fs.list(folder));
+  return !names.empty();
+}
+
 Result<FolderKeys> open_folder_keys(io::FileSystem& fs, const std::string& folder,
                                     const FolderIdentity& identity, const format::KeyFile& key,
                                     Random& random) {
@@ -128,6 +135,13 @@ Result<FolderKeys> open_folder_keys(io::FileSystem& fs, const std::string& folde
   keys.state = crypto::prf(key.local_key(), "state", {secret.view(), identity.image.view()});
   DIMS_ASSIGN(const bool there, fs.exists(path));
   if (!there) {
+    // New ones would open nothing of what is here, and the cache would throw all of it away.
+    DIMS_ASSIGN(const bool used, holds_files(fs, folder + "/journal"));
+    if (used) {
+      return make_error(ErrorCode::kCorrupt, path + " is missing, and " + folder + " is in use",
+                        "without it the journal in this folder cannot be read; restore the file, "
+                        "or use a new cache folder");
+    }
     keys.journal = random.id<Secret32>();
     keys.pages = random.id<Secret32>();
     Bytes plain;

@@ -51,7 +51,10 @@ struct FolderKeys {
   crypto::HeldKey state;
 };
 
-// Makes what is missing (folder, identity, keys) and opens the keys.
+// True if it exists and something is in it.
+Result<bool> holds_files(io::FileSystem& fs, const std::string& folder);
+// Makes what is missing (folder, identity, keys) and opens the keys. No new keys over a journal
+// that has files: kCorrupt.
 Result<FolderIdentity> prepare_folder(io::FileSystem& fs, const std::string& folder,
                                       const ImageId& image, const format::KeyFile& key,
                                       Random& random);

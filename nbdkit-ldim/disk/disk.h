@@ -164,7 +164,7 @@ class Disk {
   void tell_late();
 
   class Request;  // counts a request in and out; waits while quiesced
-  void enter();
+  void enter(WriteArrival* arrival, ByteRange range);
   void leave();
 
   const DiskOptions options_;

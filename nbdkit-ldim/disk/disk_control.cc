@@ -143,7 +143,9 @@ json Disk::status(bool verify) {
     ready["trouble"] = presence.error().to_string();
   }
   out["offline_ready"] = ready;
-  out["safe_to_switch_off"] = !personal || (unsent_epochs == 0 && journal.open_epoch_records == 0);
+  // An epoch that is being sealed is no open one any more, and not synced yet.
+  out["safe_to_switch_off"] = !personal || (journal.ending_epoch <= write_back.committed_epoch &&
+                                            journal.open_epoch_records == 0);
   return out;
 }
 
@@ -233,7 +235,7 @@ bool Disk::all_sent() const {
   if (write_back_ == nullptr) return true;
   const JournalStats journal = journal_->stats();
   return journal.open_epoch_records == 0 &&
-         journal.synced_epoch <= write_back_->stats().committed_epoch;
+         journal.ending_epoch <= write_back_->stats().committed_epoch;
 }
 
 // What the server knows of a session keeps its base. Unsent writes need that: the session of their

@@ -26,7 +26,10 @@ constexpr std::uint64_t kMaxExtentBytes = kGiB;  // far below the 4 GiB that nbd
 
 class Disk::Request {
  public:
-  explicit Request(Disk& disk) : disk_(disk) { disk_.enter(); }
+  explicit Request(Disk& disk, WriteArrival* arrival = nullptr, ByteRange range = {})
+      : disk_(disk) {
+    disk_.enter(arrival, range);
+  }
   ~Request() { disk_.leave(); }
   Request(const Request&) = delete;
   Request& operator=(const Request&) = delete;
@@ -35,10 +38,11 @@ class Disk::Request {
   Disk& disk_;
 };
 
-void Disk::enter() {
+void Disk::enter(WriteArrival* arrival, ByteRange range) {
   for (;;) {
     in_flight_.fetch_add(1);
     if (!quiesced_.load()) return;
+    if (arrival != nullptr && journal_ != nullptr) journal_->arrive(*arrival, range);
     in_flight_.fetch_sub(1);
     std::unique_lock lock(gate_mutex_);
     gate_changed_.notify_all();
@@ -148,25 +152,29 @@ Status Disk::make_room(const Error& full, RoomWait& wait, unsigned round) {
   const bool hopeless = away && !merge_may_wait && round >= kRoundsWhileAway;
   const bool over =
       wait.over(environment_.clock.boottime(), environment_.remote.counters().bytes_sent);
-  if (hopeless || quitting() || over) return full;
+  if (hopeless || over) return full;
   return ok_status();
 }
 
 Status Disk::append(WriteKind kind, ByteRange range, ByteView data, bool fua) {
-  const Request request(*this);
+  WriteArrival arrival;
+  const Request request(*this, &arrival, range);
   DIMS_TRY(allowed());
   DIMS_TRY(check_range(range));
   if (!writable()) return make_error(ErrorCode::kPermissionDenied, "the disk is read-only");
   if (range.empty()) return ok_status();
   RoomWait wait(kRoomWait);
   for (unsigned round = 0;; ++round) {
-    const auto records = journal_->append(kind, range, data);
+    const auto records = journal_->append(kind, range, data, arrival);
     if (records.ok()) {
       for (const JournalRecord& record : *records) pending_.insert(record);
+      for (const JournalRecord& record : arrival.covers()) pending_.insert(record);
       break;
     }
     if (records.error().code != ErrorCode::kNoSpace) return records.error();
     DIMS_TRY(make_room(records.error(), wait, round));
+    // Whoever asked for it may be gone: it must not be written behind his back.
+    if (quitting()) return records.error();
   }
   // Asking the journal how full it is takes its lock: often enough is enough.
   constexpr std::uint64_t kThrottleEvery = 32;

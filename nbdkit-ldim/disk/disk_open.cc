@@ -250,7 +250,7 @@ Status Disk::open_journal() {
   // A shared session's writes live in a journal of their own, which its end throws away.
   const bool shared = options_.mode == SessionMode::kShared;
   const std::string folder = root_ + (shared ? "/scratch" : "/journal");
-  DIMS_ASSIGN(const bool salvaging, environment_.fs.exists(root_ + "/" + kSalvageFolder));
+  DIMS_ASSIGN(const bool salvaging, holds_files(environment_.fs, root_ + "/" + kSalvageFolder));
   DIMS_ASSIGN(const bool noted, environment_.fs.exists(root_ + "/" + kSalvageNote));
   if (!shared && salvaging && noted) {
     return make_error(ErrorCode::kCorrupt,

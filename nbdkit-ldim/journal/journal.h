@@ -29,6 +29,7 @@
 #include "common/base/units.h"
 #include "common/crypto/held_key.h"
 #include "common/io/file.h"
+#include "nbdkit-ldim/journal/arrival.h"
 
 namespace dims::ldim {
 
@@ -102,6 +103,7 @@ struct JournalStats {
   std::uint64_t free_bytes =
       0;                      // about what can be appended before kNoSpace: slow the guest by this
   std::uint64_t records = 0;  // not yet trimmed
+  std::uint64_t ending_epoch = 0;        // newest that takes no more writes: sealed, or being so
   std::uint64_t sealed_epoch = 0;        // newest sealed
   std::uint64_t synced_epoch = 0;        // newest sealed and synced
   std::uint64_t trimmed_epoch = 0;       // everything up to here is gone
@@ -110,7 +112,7 @@ struct JournalStats {
   std::uint64_t segment_bytes = 0;       // of a new file
   std::uint64_t merges = 0;              // steps since this open
   std::uint64_t open_epoch_bytes = 0;    // guest bytes appended since the newest seal
-  std::uint64_t open_epoch_records = 0;  // writes, zeroes and trims since then
+  std::uint64_t open_epoch_records = 0;  // writes, zeroes and trims behind ending_epoch
   std::uint64_t recovered_records = 0;
   std::uint64_t cut_bytes = 0;  // torn tail that recovery gave up
   std::uint64_t cut_seals = 0;  // seals in it, of flushes that had not returned; worth a warning
@@ -131,9 +133,18 @@ class Journal {
 
   // Appends one write. Returns when it and every record of a lower order number are in the kernel's
   // hands. Large data is split into several records inside one order number's place; the list
-  // returned holds them.
-  virtual Result<std::vector<JournalRecord>> append(WriteKind kind, ByteRange range,
-                                                    ByteView data) = 0;
+  // returned holds them. If it must wait, for a file or, after kNoSpace, for the caller's next
+  // attempt with the same arrival, what came later and was placed first stays: only the rest is
+  // placed, perhaps nothing. On return that is in the kernel's hands too, and arrival.covers() are
+  // its records.
+  virtual Result<std::vector<JournalRecord>> append(WriteKind kind, ByteRange range, ByteView data,
+                                                    WriteArrival& arrival) = 0;
+  Result<std::vector<JournalRecord>> append(WriteKind kind, ByteRange range, ByteView data) {
+    WriteArrival now;
+    return append(kind, range, data, now);
+  }
+  // A write that will wait before its first append() came now. Does nothing if it has come already.
+  virtual void arrive(WriteArrival& arrival, ByteRange range) = 0;
 
   // Reads guest bytes [at, at+out.size()) of a kData record; the range must lie inside record
   // range. A tag failure is kCorrupt.

@@ -38,6 +38,25 @@ class Scratch {
 
 }  // namespace
 
+// What was reserved and is never written would hold back all that comes later, for good: say that
+// the journal has failed, and nobody waits.
+JournalImpl::FailOnThrow::~FailOnThrow() {
+  if (!armed_ || std::uncaught_exceptions() == exceptions_) return;
+  const Lock lock(journal_.mutex_);
+  try {
+    (void)journal_.fail(make_error(ErrorCode::kIo, "a record could not be written: out of memory"));
+  } catch (...) {  // not even the words for it
+    if (!journal_.failed_) journal_.failed_.emplace();
+    journal_.wake_all();
+  }
+}
+
+void JournalImpl::wake_all() {
+  retired_cv_.notify_all();
+  sync_cv_.notify_all();
+  spare_cv_.notify_all();
+}
+
 std::vector<JournalImpl::Piece> JournalImpl::cut(WriteKind kind, ByteRange range) const {
   const std::uint64_t most = kind == WriteKind::kData ? max_data_bytes_ : kMaxZeroBytes;
   std::vector<Piece> pieces;
@@ -115,7 +134,6 @@ JournalImpl::Placed JournalImpl::switch_segment() {
 bool JournalImpl::place_all(RecordType type, const std::vector<Piece>& pieces,
                             std::vector<Placed>* out) {
   if (!fits(type, pieces)) return false;
-  out->reserve(pieces.size() + 1);
   for (const Piece& piece : pieces) {
     const std::uint64_t bytes = record_bytes(type, piece.range.offset, piece.range.count);
     // A seal always fits behind a record: what was accepted can be flushed.
@@ -177,9 +195,7 @@ Error JournalImpl::fail(const Error& error) {
     failed_->hint =
         "nothing more is accepted; check the disk under " + options_.folder + ", then start again";
   }
-  retired_cv_.notify_all();
-  sync_cv_.notify_all();
-  spare_cv_.notify_all();
+  wake_all();
   return latched();
 }
 
@@ -250,7 +266,7 @@ JournalRecord JournalImpl::unpack(const PackedRecord& record, std::uint64_t epoc
 }
 
 Result<std::vector<JournalRecord>> JournalImpl::append(WriteKind kind, ByteRange range,
-                                                       ByteView data) {
+                                                       ByteView data, WriteArrival& arrival) {
   if (range.empty() || range.offset >= kMaxImageBytes ||
       range.count > kMaxImageBytes - range.offset ||
       data.size() != (kind == WriteKind::kData ? range.count : 0)) {
@@ -258,16 +274,31 @@ Result<std::vector<JournalRecord>> JournalImpl::append(WriteKind kind, ByteRange
                       "a journal record needs a range on the disk and just its data");
   }
   const auto type = static_cast<RecordType>(kind);
-  const std::vector<Piece> pieces = cut(kind, range);
+  std::vector<Piece> pieces = cut(kind, range);
   std::vector<Placed> placed;
+  std::uint64_t newest_order = 0;  // of what holds the write's bytes
   bool want_spare = false;
+  FailOnThrow guard(*this);
   {
     Lock lock(mutex_);
     for (;;) {
       if (failed_) return latched();
+      if (arrival.journal_ != nullptr) pieces = cut_left(kind, arrival);
+      placed.reserve(pieces.size() + 1);
+      guard.arm(true);
       if (place_all(type, pieces, &placed)) break;
+      guard.arm(false);
+      enter_arrival(arrival, range);
       DIMS_TRY(obtain_spare(lock));
     }
+    if (!waiting_writes_.empty()) {
+      supersede(kind, placed, arrival);
+      std::erase(waiting_writes_, &arrival);
+    }
+    arrival.journal_ = nullptr;
+    if (!placed.empty()) newest_order = placed.back().body.order;
+    for (const WriteArrival::Cover& cover : arrival.covers_)
+      newest_order = std::max(newest_order, cover.order);
     want_spare =
         spares_.empty() && !creating_ && !spare_tried_ && position_ > segments_.back().bytes / 2;
     if (want_spare) spare_tried_ = true;
@@ -281,10 +312,10 @@ Result<std::vector<JournalRecord>> JournalImpl::append(WriteKind kind, ByteRange
                                      : ByteView{}));
     }
   }
+  guard.arm(false);
   {
     Lock lock(mutex_);
-    if (retired_order_ < placed.back().body.order)
-      DIMS_TRY(wait_retired(lock, placed.back().body.order));
+    if (retired_order_ < newest_order) DIMS_TRY(wait_retired(lock, newest_order));
   }
   if (want_spare) prepare_spare();
   std::vector<JournalRecord> out;

@@ -8,6 +8,8 @@ using namespace journal_format;
 
 // One thread seals and syncs for all that came meanwhile; the rest wait for it.
 Result<CommitId> JournalImpl::flush() {
+  FailOnThrow guard(*this);
+  guard.arm(true);
   Lock lock(mutex_);
   // The epoch in which every write that has returned lies.
   const std::uint64_t wanted = open_records_ > 0 ? open_epoch_ : open_epoch_ - 1;
@@ -46,6 +48,8 @@ Status JournalImpl::seal_and_sync(Lock& lock) {
     }
     lock.lock();
     if (!done.ok()) done = fail(done.error());
+    // A trim's sync of the same file may have been told what this one was not.
+    if (done.ok() && failed_) done = latched();
   }
   std::shared_ptr<JournalSegment> note_home;
   if (done.ok()) {

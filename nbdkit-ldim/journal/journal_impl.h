@@ -1,5 +1,6 @@
 // The journal's inside. open: journal_open.cc; append, read: journal_append.cc; flush:
-// journal_flush.cc; trim and space: journal_space.cc; merging: journal_merge.cc.
+// journal_flush.cc; writes that wait: journal_arrival.cc; trim and space: journal_space.cc;
+// merging: journal_merge.cc.
 //
 // One mutex guards everything below `mutex_`; no file is read, written or synced while it is held.
 // How an append runs: under the mutex it gets its order numbers, its epoch and its place in a file;
@@ -11,6 +12,7 @@
 
 #include <condition_variable>
 #include <deque>
+#include <exception>
 #include <mutex>
 #include <set>
 
@@ -27,8 +29,11 @@ class JournalImpl final : public Journal {
 
   Status start();
 
-  Result<std::vector<JournalRecord>> append(WriteKind kind, ByteRange range,
-                                            ByteView data) override;
+  using Journal::append;
+  Result<std::vector<JournalRecord>> append(WriteKind kind, ByteRange range, ByteView data,
+                                            WriteArrival& arrival) override;
+  void arrive(WriteArrival& arrival, ByteRange range) override;
+  void depart(WriteArrival& arrival);  // it is placed, or given up
   Status read(const JournalLocation& location, ByteRange record_range, std::uint64_t at,
               MutByteView out) override;
   Result<CommitId> flush() override;
@@ -105,10 +110,31 @@ class JournalImpl final : public Journal {
   Status complete(std::uint64_t order, const crypto::Tag& tag);
   void retire_done();
   Status wait_retired(Lock& lock, std::uint64_t order);
+  // Latches when an exception ends the scope: while it is armed, records are reserved and not
+  // written. To be made before the lock is taken.
+  class FailOnThrow {
+   public:
+    explicit FailOnThrow(JournalImpl& journal) : journal_(journal) {}
+    ~FailOnThrow();
+    FailOnThrow(const FailOnThrow&) = delete;
+    FailOnThrow& operator=(const FailOnThrow&) = delete;
+    void arm(bool armed) { armed_ = armed; }
+
+   private:
+    JournalImpl& journal_;
+    bool armed_ = false;
+    const int exceptions_ = std::uncaught_exceptions();
+  };
+  void wake_all();
   Error fail(const Error& error);  // latches the first failure; mutex_ held
   Error latched() const;
   void prepare_spare();
   JournalRecord unpack(const PackedRecord& record, std::uint64_t epoch) const;
+
+  // --- journal_arrival.cc ---
+  void enter_arrival(WriteArrival& arrival, ByteRange range);
+  std::vector<Piece> cut_left(WriteKind kind, const WriteArrival& arrival) const;
+  void supersede(WriteKind kind, const std::vector<Placed>& placed, const WriteArrival& by);
 
   // --- journal_flush.cc ---
   Status seal_and_sync(Lock& lock);
@@ -167,6 +193,8 @@ class JournalImpl final : public Journal {
   std::uint64_t retired_order_ = 0;
   std::deque<InFlight> in_flight_;  // orders retired_order_ + 1 ...
   std::size_t waiters_ = 0;
+  std::vector<WriteArrival*> waiting_writes_;  // that have no place yet
+  std::uint64_t arrivals_ = 0;                 // of writes that had to wait
   crypto::Sha256 chain_;                 // over everything retired since the newest seal or start
   std::optional<Digest> resumed_chain_;  // what the first start record of this open goes on from
 

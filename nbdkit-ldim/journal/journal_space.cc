@@ -32,8 +32,13 @@ Status JournalImpl::obtain_spare(Lock& lock) {
     const std::uint64_t number = next_number_++;
     const std::uint64_t synced_order = synced_order_;
     lock.unlock();
-    auto made = JournalSegment::create(fs_, options_.folder, number, segment_bytes_, synced_order,
-                                       identity_, options_.key, random_);
+    Result<std::shared_ptr<JournalSegment>> made =
+        make_error(ErrorCode::kResourceExhausted, "no memory for a new journal file");
+    try {
+      made = JournalSegment::create(fs_, options_.folder, number, segment_bytes_, synced_order,
+                                    identity_, options_.key, random_);
+    } catch (const std::bad_alloc&) {  // who waits for the file must hear of it
+    }
     lock.lock();
     if (made.ok()) {
       spares_.push_back(std::move(made).value());
@@ -104,6 +109,8 @@ Status JournalImpl::trim(std::uint64_t through_epoch) {
   {
     const Lock lock(mutex_);
     if (!done.ok()) return fail(done.error());
+    // A flush's sync of the same file may have been told what this one was not.
+    if (failed_) return latched();
     trimmed_ = state;
     for (SegmentState& segment : segments_) {
       if (segment.segment == home) segment.slot_trim_epoch = state.epoch;
@@ -130,6 +137,7 @@ JournalStats JournalImpl::stats() {
   out.bytes = bytes_held_;
   out.limit_bytes = options_.limit_bytes;
   out.records = records_.size() + merged_.records.size();
+  out.ending_epoch = open_epoch_ - 1;
   out.sealed_epoch = epochs_.empty() ? trimmed_.epoch : epochs_.back().epoch;
   out.synced_epoch = synced_.epoch;
   out.trimmed_epoch = trimmed_.epoch;

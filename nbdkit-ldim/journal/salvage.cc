@@ -62,6 +62,17 @@ Status copy(const Source& source, Journal& target, SalvageReport& report) {
   return ok_status();
 }
 
+Result<std::uint64_t> bytes_in(io::FileSystem& fs, const std::string& folder) {
+  std::uint64_t sum = 0;
+  DIMS_ASSIGN(const auto names, fs.list(folder));
+  for (const std::string& name : names) {
+    DIMS_ASSIGN(const auto file, fs.open(folder + "/" + name, io::OpenMode::kReadOnly));
+    DIMS_ASSIGN(const std::uint64_t bytes, file->size());
+    sum += bytes;
+  }
+  return sum;
+}
+
 }  // namespace
 
 Result<SalvageReport> salvage_journal(io::FileSystem& fs, const JournalOptions& damaged,
@@ -88,7 +99,12 @@ Result<SalvageReport> salvage_journal(io::FileSystem& fs, const JournalOptions& 
   report.last_epoch = sealed.back().epoch;
   if (found.synced_order > sealed.back().seal_order)
     report.lost_writes = found.synced_order - sealed.back().seal_order;
-  DIMS_ASSIGN(const auto journal, Journal::open(fs, target, clock, random));
+  // Nothing is sent while it is made, and it needs no more than twice what the records needed
+  // there.
+  JournalOptions roomy = target;
+  DIMS_ASSIGN(const std::uint64_t held, bytes_in(fs, damaged.folder));
+  roomy.limit_bytes = std::max(target.limit_bytes, 2 * held + 4 * target.segment_bytes);
+  DIMS_ASSIGN(const auto journal, Journal::open(fs, roomy, clock, random));
   const std::vector<Source> sources = in_order(found);
   auto at = sources.begin();
   for (const SealedEpoch& end : sealed) {

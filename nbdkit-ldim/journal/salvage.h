@@ -22,7 +22,8 @@ struct SalvageReport {
   std::uint64_t lost_writes = 0;  // records at least that were synced and cannot be used
 };
 
-// committed_epoch: what the server is known to have. target.folder must not exist or be empty.
+// committed_epoch: what the server is known to have. target.folder must not exist or be empty;
+// target.limit_bytes gives way to what the damaged journal holds.
 Result<SalvageReport> salvage_journal(io::FileSystem& fs, const JournalOptions& damaged,
                                       const JournalOptions& target, std::uint64_t committed_epoch,
                                       Clock& clock, Random& random);

@@ -9,11 +9,30 @@ namespace {
 
 constexpr std::uint64_t kBeginPercent = 25;
 constexpr std::uint64_t kCrowdedPercent = 70;
-constexpr std::uint64_t kUrgentFiles = 2;  // freed, then the writer that waits goes on
+constexpr std::uint64_t kUrgentFiles = 2;             // freed, then the writer that waits goes on
+constexpr std::chrono::milliseconds kUrgentWait{50};  // for another's merge; it may take minutes
 constexpr std::chrono::milliseconds kTick{500};
 constexpr std::chrono::milliseconds kAfterTrouble{30000};
 
 }  // namespace
+
+// Ends a merge's turn, however it ends.
+class JournalTidy::Turn {
+ public:
+  explicit Turn(JournalTidy& tidy) : tidy_(tidy) {}
+  ~Turn() {
+    {
+      const std::lock_guard lock(tidy_.mutex_);
+      tidy_.merging_ = false;
+    }
+    tidy_.changed_.notify_all();
+  }
+  Turn(const Turn&) = delete;
+  Turn& operator=(const Turn&) = delete;
+
+ private:
+  JournalTidy& tidy_;
+};
 
 bool merging_is_due(const JournalStats& journal, std::uint64_t pending_journal_bytes, bool urgent) {
   const std::uint64_t garbage =
@@ -43,7 +62,16 @@ void JournalTidy::stop() {
 
 Result<bool> JournalTidy::run_once(bool urgent) {
   const std::uint64_t before = journal_.stats().bytes;
-  const std::lock_guard turn(turn_);
+  {
+    std::unique_lock lock(mutex_);
+    const auto free = [&] { return !merging_; };
+    if (!urgent)
+      changed_.wait(lock, free);
+    else if (!changed_.wait_for(lock, kUrgentWait, free))
+      return true;
+    merging_ = true;
+  }
+  const Turn turn(*this);
   const JournalStats stats = journal_.stats();
   // Whoever had the turn before has made room for us too.
   if (urgent && stats.bytes + stats.segment_bytes <= before) return true;

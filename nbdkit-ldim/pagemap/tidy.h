@@ -31,13 +31,14 @@ class JournalTidy {
 
   void start();
   void stop();
-  // Merges if it is due. urgent: also seals and syncs first, and stops when a few files
-  // are free. True if
-  // files were freed.
+  // Merges if it is due. urgent: also seals and syncs first, and stops when a few files are free.
+  // True if files were freed; an urgent call also gives true when another's merge is still under
+  // way after a moment: each of its steps frees files, so look whether there is room.
   Result<bool> run_once(bool urgent);
   std::string trouble() const;
 
  private:
+  class Turn;
   void run();
 
   Journal& journal_;
@@ -46,7 +47,7 @@ class JournalTidy {
   std::condition_variable changed_;
   bool stop_ = false;
   std::string trouble_;
-  std::mutex turn_;                 // one merge at a time; taken before mutex_
+  bool merging_ = false;            // one merge at a time
   std::uint64_t futile_bytes_ = 0;  // the journal's size when there was nothing to be gained
   std::thread thread_;
 };

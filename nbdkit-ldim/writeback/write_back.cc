@@ -158,7 +158,7 @@ bool WriteBack::due(bool& asked) {
     const bool crowded = journal.bytes > journal.limit_bytes / 2;
     asked_to_go = !hand_over_to_.empty() && !hand_over_epoch_;
     seal = journal.open_epoch_records != 0 &&
-           (now - oldest_unsealed_ >= options_.seal_after || crowded || asked_to_go);
+           (now - oldest_unsealed_ >= options_.seal_after || crowded);
 
     if (unsent && now >= retry_at_) {
       switch (options_.policy) {
@@ -178,7 +178,9 @@ bool WriteBack::due(bool& asked) {
     asked = commit && requested_;
     if (!unsent || commit) requested_ = false;
   }
-  if (seal) {
+  // Before the lease goes, whatever was answered must be on the server: also what somebody else is
+  // sealing just now, of which the journal says that nothing is open. flush() waits for that, too.
+  if (seal || asked_to_go) {
     const auto sealed = parts_.journal.flush();
     if (!sealed.ok()) spdlog::error("cannot seal the open epoch: {}", sealed.error().to_string());
   }

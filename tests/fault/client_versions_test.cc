@@ -1,7 +1,10 @@
 // Histories that part: restored copies, other machines, masters that move on. Names:
 // situation_outcome.
 #include <algorithm>
+#include <condition_variable>
+#include <mutex>
 #include <set>
+#include <thread>
 #include <nlohmann/json.hpp>
 
 #include "tests/support/disk_fixture.h"
@@ -248,6 +251,63 @@ TEST_CASE("a_dead_holders_lease_ends_and_the_next_machine_starts") {
   CHECK(difference(DiskFixture::read_all(*next), guest) == "");
   write_at(*next, guest, 50000, 5000, 2);
   DiskFixture::sync(*next);
+  CHECK(difference(head_content(remote, t.key.key, "disk"), guest) == "");
+}
+
+TEST_CASE("a_lease_asked_for_while_a_flush_seals_goes_when_the_flushed_epoch_is_on_the_server") {
+  DiskFixture t;
+  FakeRemote remote;
+  Bytes guest = random_content(t.random, kMiB);
+  commit_content(remote, t.key.key, "disk", guest, t.random);
+  SimFileSystem fs;
+  auto disk = t.open(fs, remote);
+  write_at(*disk, guest, 1000, 5000, 1);
+  CHECK(disk->status(false)["safe_to_switch_off"] == false);
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool sealing = false;
+  bool release = false;
+  fs.on_write([&](const std::string& path, std::uint64_t, std::uint64_t) {
+    if (!path.ends_with(".jnl")) return;
+    std::unique_lock lock(mutex);
+    sealing = true;
+    changed.notify_all();
+    changed.wait(lock, [&] { return release; });
+  });
+  std::thread flush([&] { (void)disk->flush().ok(); });
+  {
+    std::unique_lock lock(mutex);
+    changed.wait(lock, [&] { return sealing; });
+  }
+  // No write is in the open epoch, and the sealed one is not synced yet: all the same it is unsent.
+  CHECK(disk->status(false)["safe_to_switch_off"] == false);
+  CHECK(!disk->all_sent());
+  FakeRemote other(remote.shared_server());
+  const auto image = other.find_image("disk");
+  REQUIRE(image.ok());
+  contract::LeaseRequest request;
+  request.image = image->id;
+  request.machine = t.random.id<MachineId>();
+  request.machine_name = "other";
+  request.session = t.random.id<SessionId>();
+  request.hand_off = true;
+  Result<contract::LeaseGrant> grant = other.acquire_lease(request);
+  for (int i = 0; i < 15 && !grant.ok(); ++i) {  // time to let go too early
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    grant = other.acquire_lease(request);
+  }
+  CHECK(!grant.ok());
+  {
+    const std::lock_guard lock(mutex);
+    release = true;
+  }
+  changed.notify_all();
+  flush.join();
+  for (int i = 0; i < 1200 && !grant.ok(); ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    grant = other.acquire_lease(request);
+  }
+  REQUIRE(grant.ok());
   CHECK(difference(head_content(remote, t.key.key, "disk"), guest) == "");
 }
 

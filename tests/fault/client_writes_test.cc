@@ -175,6 +175,74 @@ TEST_CASE("journal_full_the_guest_gets_no_space_and_goes_on_after_a_sync") {
   }
 }
 
+TEST_CASE("a_write_that_waited_for_room_behind_its_resent_successors_changes_nothing_of_theirs") {
+  // Its client has gone, come back and sent it again, with newer ones behind.
+  DiskFixture t;
+  t.options.journal_bytes = 4 * kMiB;
+  t.options.write_back = ldim::WriteBackPolicy::kEager;
+  FakeRemote remote;
+  Bytes guest(8 * kMiB, 1);
+  commit_content(remote, t.key.key, "disk", guest, t.random);
+  io::MemoryFileSystem fs;
+  ldim::Disk* writes_to = nullptr;
+  ByteRange waits;
+  int asked = 0;
+  // Asked by the write that has waited, before it goes on.
+  const auto meanwhile = [&] {
+    if (writes_to == nullptr || asked++ != 0) return false;
+    remote.release(RemoteCall::kCommit);
+    DiskFixture::sync(*writes_to);
+    write_at(*writes_to, guest, waits.offset, waits.count, 0x71);
+    write_at(*writes_to, guest, waits.offset + 5000, 10000, 0x72);
+    require_ok(writes_to->flush());
+    return false;
+  };
+  auto opened =
+      ldim::Disk::open(t.options, {remote, fs, system_clock(), t.random, {}, meanwhile, {}});
+  REQUIRE(opened.ok());
+  const auto disk = std::move(opened).value();
+  remote.hold(RemoteCall::kCommit);
+  writes_to = disk.get();
+  const Bytes data(65536, 0x70);
+  for (std::uint64_t at = 0; asked == 0; at += data.size()) {
+    REQUIRE(at < guest.size());
+    waits = {at, data.size()};
+    std::fill_n(guest.begin() + static_cast<std::ptrdiff_t>(at), data.size(), std::uint8_t{0x70});
+    require_ok(disk->write(waits, data.data(), false));
+  }
+  check_content(*disk, guest);
+  DiskFixture::sync(*disk);
+  check_head(remote, t.key.key, guest);
+}
+
+TEST_CASE("a_client_that_goes_while_its_write_waits_for_room_writes_nothing_any_more") {
+  DiskFixture t;
+  t.options.journal_bytes = 4 * kMiB;
+  FakeRemote remote;
+  Bytes guest(8 * kMiB, 1);
+  commit_content(remote, t.key.key, "disk", guest, t.random);
+  io::MemoryFileSystem fs;
+  bool gone = false;
+  bool asked = false;
+  const auto is_gone = [&] { return asked = gone; };
+  auto opened =
+      ldim::Disk::open(t.options, {remote, fs, system_clock(), t.random, {}, is_gone, {}});
+  REQUIRE(opened.ok());
+  const auto disk = std::move(opened).value();
+  gone = true;
+  // Always the same place: what was overwritten is merged away, and there is room at once.
+  Status last;
+  for (int i = 0; i < 200 && last.ok(); ++i) {
+    const Bytes data(65536, static_cast<std::uint8_t>(i));
+    last = disk->write({0, data.size()}, data.data(), false);
+    if (last.ok()) std::fill_n(guest.begin(), data.size(), static_cast<std::uint8_t>(i));
+  }
+  CHECK(asked);
+  REQUIRE(!last.ok());
+  CHECK(last.error().code == ErrorCode::kNoSpace);
+  check_content(*disk, guest);
+}
+
 TEST_CASE("a_commit_that_arrives_late_behind_a_newer_one_moves_nothing") {
   DiskFixture t;
   FakeRemote remote;

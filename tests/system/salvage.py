@@ -2,7 +2,7 @@
 """A journal with damage in its middle: refused, salvaged on request; what can be proven is a branch, and the rest is named.
 
 The branch is byte-equal to the disk at one of its flushes, the newest in front of the damage; the image is untouched; the
-damaged journal is kept; nothing happens without the server; a whole journal is not salvaged; an interrupted salvage goes on.
+damaged journal is kept; nothing happens without the server; a whole journal is not salvaged, also when it is what a salvage has left; an interrupted salvage goes on.
 """
 import sys
 from pathlib import Path
@@ -80,6 +80,9 @@ def run(world):
     (disk.cache / "journal").rename(disk.cache / "journal.salvaged")
     check_says(disk.start_fails(), "interrupted", "ldim salvage")
     salvage(disk, key)
+    code, out, err = salvage(disk, key, check_code=None)
+    check(code != 0, "what was salvaged was salvaged again")
+    check_says(out + err, "whole", "already")
 
     server.stop()
     check_says(disk.start_fails(), "salvaged", "server")

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "nbdkit-ldim/control/folder_check.h"
+#include "nbdkit-ldim/control/salvage_folder.h"
 #include "nbdkit-ldim/disk/cache_folder.h"
 #include "tests/support/corruptors.h"
 #include "tests/support/disk_fixture.h"
@@ -25,6 +26,16 @@ json must_check(SimFileSystem& disk, const DiskFixture& f, bool clean) {
   CHECK(report["ok"].get<bool>() == clean);
   return report;
 }
+
+struct TemporaryFolder {
+  TemporaryFolder() { std::filesystem::create_directory(path); }
+  ~TemporaryFolder() { std::filesystem::remove_all(path); }
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+  const std::string path =
+      (std::filesystem::temp_directory_path() / ("dims-folder-" + std::to_string(::getpid())))
+          .string();
+};
 
 }  // namespace
 
@@ -74,6 +85,75 @@ TEST_CASE("a_closed_folder_is_checked_whole") {
     CHECK(ldim::check_folder(files, "/ldim", other.path, false).error().code ==
           ErrorCode::kWrongKey);
   }
+}
+
+TEST_CASE("a_journal_salvaged_twice_starts_and_is_kept_as_a_branch") {
+  DiskFixture f;
+  FakeRemote remote;
+  const Bytes content = random_content(f.random, 2 * kMiB);
+  commit_content(remote, f.key.key, "disk", content, f.random);
+  auto& files = io::posix_file_system();  // the simulated ones rename no folders
+  const TemporaryFolder folder;
+  f.options.cache_folder = folder.path;
+  {
+    auto disk = f.open(files, remote);
+    const Bytes data(50000, 7);
+    for (std::uint64_t i = 0; i < 20; ++i)
+      require_ok(disk->write({i * 60000, data.size()}, data.data(), i % 5 == 0));
+    require_ok(disk->close(std::chrono::seconds(1)));
+  }
+  {
+    const auto file = files.open(folder.path + "/journal/0000000001.jnl", io::OpenMode::kReadWrite);
+    REQUIRE(file.ok());
+    Bytes byte(1);
+    require_ok((*file)->read_at(700000, byte));
+    byte[0] ^= 1;
+    require_ok((*file)->write_at(700000, byte));
+  }
+  CHECK(!f.try_open(files, remote).ok());
+  const auto salvage = [&] { return ldim::salvage_folder(files, folder.path, f.key.path, true); };
+  const auto first = salvage();
+  INFO((first.ok() ? *first : first.error().to_string()));
+  REQUIRE(first.ok());
+  for (int again = 0; again < 2; ++again) {
+    const auto refused = salvage();
+    REQUIRE(!refused.ok());
+    CHECK(refused.error().code == ErrorCode::kInvalidArgument);
+    CHECK(refused.error().message.find("already") != std::string::npos);
+  }
+  const auto disk = f.open(files, remote);
+  CHECK(difference(f.read_all(*disk), content) == "");
+  CHECK(remote.list_images()->size() == 2);  // and the branch
+  CHECK(!*files.exists(folder.path + "/" + ldim::kSalvageNote));
+}
+
+TEST_CASE("a_folder_whose_keys_are_missing_is_refused_and_loses_nothing") {
+  DiskFixture f;
+  FakeRemote remote;
+  const Bytes content = random_content(f.random, 2 * kMiB);
+  commit_content(remote, f.key.key, "disk", content, f.random);
+  SimFileSystem files;
+  const Bytes data(50000, 7);
+  {
+    auto disk = f.open(files, remote);
+    (void)f.read_all(*disk);
+    require_ok(disk->write({0, data.size()}, data.data(), true));
+    require_ok(disk->close(std::chrono::seconds(1)));
+  }
+  const Bytes keys = files.peek("/ldim/keys");
+  remove_file(files, "/ldim/keys");
+  const auto refused = f.try_open(files, remote);
+  REQUIRE(!refused.ok());
+  CHECK(refused.error().code == ErrorCode::kCorrupt);
+  CHECK(refused.error().message.find("keys is missing") != std::string::npos);
+  CHECK(!ldim::salvage_folder(files, "/ldim", f.key.path, false).ok());
+  CHECK(!*files.exists("/ldim/keys"));
+  files.plant("/ldim/keys", keys);
+  remote.set_available(false);  // all that was here still is
+  const auto disk = f.open(files, remote);
+  Bytes wanted = content;
+  std::copy(data.begin(), data.end(), wanted.begin());
+  CHECK(difference(f.read_all(*disk), wanted) == "");
 }
 
 TEST_CASE("a_folder_in_use_is_not_checked") {

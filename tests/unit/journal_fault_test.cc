@@ -4,8 +4,10 @@
 #include <atomic>
 #include <condition_variable>
 #include <mutex>
+#include <new>
 #include <set>
 #include <thread>
+#include <utility>
 
 #include "nbdkit-ldim/journal/format.h"
 #include "nbdkit-ldim/journal/segment.h"
@@ -44,6 +46,45 @@ TEST_CASE("failed_sync_latches_for_good") {
   CHECK(!journal->flush().error().hint.empty());
 }
 
+TEST_CASE("a_sync_that_failed_beside_a_trim_lets_nothing_be_removed") {
+  // Both sync the open file; the kernel told the flush what the trim did not hear.
+  FaultFixture f;
+  auto journal = f.must_open();
+  for (std::uint64_t i = 0; i < 30; ++i) REQUIRE(f.append(*journal, i * 4096, 4096).ok());
+  REQUIRE(journal->flush().ok());
+  REQUIRE(f.append(*journal, 0, 4096, 1).ok());
+  const auto files = f.disk.list(f.options.folder);
+  REQUIRE(files.ok());
+  REQUIRE(files->size() > 1);
+  bool once = false;
+  f.disk.on_write([&](const std::string&, std::uint64_t, std::uint64_t count) {
+    if (std::exchange(once, true)) return;
+    REQUIRE(count == sizeof(journal_format::TrimSlot));
+    f.disk.fail_next_sync();
+    CHECK(!journal->flush().ok());
+  });
+  CHECK(journal->trim(1).error().code == ErrorCode::kIo);
+  CHECK(journal->stats().trimmed_epoch == 0);
+  CHECK(f.disk.list(f.options.folder)->size() == files->size());
+}
+
+TEST_CASE("a_sync_that_failed_beside_a_flush_is_no_flush") {
+  FaultFixture f;
+  auto journal = f.must_open();
+  REQUIRE(f.append(*journal, 0, 4096).ok());
+  const auto first = journal->flush();
+  REQUIRE(first.ok());
+  REQUIRE(f.append(*journal, 4096, 4096).ok());
+  bool once = false;
+  f.disk.on_write([&](const std::string&, std::uint64_t, std::uint64_t) {
+    if (std::exchange(once, true)) return;  // this is the seal
+    f.disk.fail_next_sync();
+    CHECK(!journal->trim(1).ok());
+  });
+  CHECK(journal->flush().error().code == ErrorCode::kIo);
+  CHECK(journal->synced() == *first);
+}
+
 TEST_CASE("sync_that_failed_before_a_restart_is_not_believed_after_it") {
   FaultFixture f;
   auto journal = f.must_open();
@@ -74,6 +115,27 @@ TEST_CASE("failed_write_stops_everyone") {
   CHECK(journal->flush().error().code == ErrorCode::kIo);
   journal = f.must_open();  // a new start is allowed to try
   CHECK(journal->records(0, 9).size() == 1);
+}
+
+TEST_CASE("a_write_or_a_flush_that_runs_out_of_memory_stops_the_journal_and_keeps_nobody_waiting") {
+  for (const bool flush : {false, true}) {
+    FaultFixture f;
+    auto journal = f.must_open();
+    REQUIRE(f.append(*journal, 0, 100).ok());
+    bool once = false;
+    f.disk.on_write([&](const std::string&, std::uint64_t, std::uint64_t) {
+      if (!std::exchange(once, true)) throw std::bad_alloc();
+    });
+    if (flush)
+      CHECK_THROWS_AS(journal->flush(), std::bad_alloc);
+    else
+      CHECK_THROWS_AS(f.append(*journal, 4096, 100), std::bad_alloc);
+    CHECK(f.append(*journal, 8192, 100).error().code == ErrorCode::kIo);
+    CHECK(journal->flush().error().code == ErrorCode::kIo);
+    CHECK(journal->stats().failed);
+    journal = f.must_open();
+    CHECK(journal->records(0, 9).size() == 1);
+  }
 }
 
 TEST_CASE("full_disk_is_no_space_and_recovers_by_itself") {

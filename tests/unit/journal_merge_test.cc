@@ -2,7 +2,9 @@
 #include <catch2/catch.hpp>
 
 #include <atomic>
+#include <condition_variable>
 #include <map>
+#include <mutex>
 #include <thread>
 
 #include "nbdkit-ldim/pagemap/tidy.h"
@@ -23,6 +25,7 @@ struct MergeFixture : JournalFixture {
     options.segment_bytes = 128 * kKiB;
     options.limit_bytes = 2 * kMiB;
   }
+  explicit MergeFixture(io::FileSystem& files) : MergeFixture() { fs = &files; }
   void start() {
     journal = must_open();
     pending.clear();
@@ -66,6 +69,48 @@ struct MergeFixture : JournalFixture {
 };
 
 }  // namespace
+
+TEST_CASE("a_write_that_needs_room_does_not_wait_for_the_whole_merge_of_another") {
+  SimFileSystem disk;
+  MergeFixture f(disk);
+  f.start();
+  for (int round = 0; round < 14; ++round) {
+    for (std::uint64_t page = 0; page < 25; ++page)
+      REQUIRE(f.write(page, static_cast<std::uint8_t>(round)).ok());
+  }
+  REQUIRE(f.journal->flush().ok());
+  JournalTidy tidy(*f.journal, f.pending);
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool merging = false, release = false, answered = false;
+  disk.on_write([&](const std::string&, std::uint64_t, std::uint64_t) {
+    std::unique_lock lock(mutex);
+    merging = true;
+    changed.notify_all();
+    changed.wait(lock, [&] { return release; });
+  });
+  std::thread background([&] { CHECK(tidy.run_once(false).ok()); });
+  {
+    std::unique_lock lock(mutex);
+    changed.wait(lock, [&] { return merging; });
+  }
+  std::thread writer([&] {
+    const auto done = tidy.run_once(true);
+    CHECK((done.ok() && *done));  // look again
+    const std::lock_guard lock(mutex);
+    answered = true;
+    changed.notify_all();
+  });
+  {
+    std::unique_lock lock(mutex);
+    CHECK(changed.wait_for(lock, std::chrono::seconds(30), [&] { return answered; }));
+    release = true;
+  }
+  changed.notify_all();
+  background.join();
+  writer.join();
+  f.check_pages();
+}
 
 TEST_CASE("rewriting_the_same_pages_for_long_needs_little_more_room_than_they_do") {
   MergeFixture f;

@@ -109,6 +109,23 @@ TEST_CASE("salvage_keeps_the_flushed_epochs_in_front_of_the_damage_and_counts_th
   CHECK(fixture.salvaged(fixture.states[1]) == fixture.states[3]);
 }
 
+TEST_CASE("salvage_of_a_journal_larger_than_the_usual_limit_has_room") {
+  SalvageFixture fixture;
+  fixture.target.limit_bytes = 4 * fixture.target.segment_bytes;
+  auto journal = fixture.must_open();
+  for (int epoch = 0; epoch < 20; ++epoch) {
+    fixture.write(*journal, 10);
+    fixture.flush(*journal);
+  }
+  const auto bad = journal->records(19, 20).front();
+  journal.reset();
+  flip_bit(fixture.disk, bad.location.segment->file().path(), bad.location.file_offset + 700);
+  const auto report = fixture.salvage();
+  INFO((report.ok() ? std::string() : report.error().to_string()));
+  REQUIRE(report.ok());
+  CHECK(report->epochs == 19);
+}
+
 TEST_CASE("salvage_with_the_first_file_gone_proves_nothing_and_says_so") {
   SalvageFixture fixture;
   auto journal = fixture.must_open();

@@ -2,6 +2,8 @@
 // absence.
 #include <catch2/catch.hpp>
 
+#include <new>
+#include <utility>
 #include <vector>
 
 #include "tests/support/sim_file.h"
@@ -146,6 +148,48 @@ TEST_CASE(
     insert_all(*cache, 5000, 5100);
     CHECK(count_right(*cache, 5000, 5100) == 100);
     CHECK(folder_bytes(disk) <= PageCache::kMinLimitBytes);
+  }
+}
+
+TEST_CASE("a disk that fails for a moment at a start costs no page of the cache") {
+  for (std::uint64_t call = 0; call < 60; ++call) {
+    SimFileSystem disk;
+    {
+      auto cache = open_cache(disk, cache_options());
+      insert_all(*cache, 0, 20);
+    }
+    {
+      auto cache = open_cache(disk, cache_options());
+      insert_all(*cache, 20, 40);
+    }
+    disk.fail_call(disk.calls() + call, SimFault::kIo);
+    {
+      auto cache = PageCache::open(disk, cache_options(), system_random());
+      for (std::uint64_t i = 100; cache.ok() && i < 110; ++i)  // the fault may strike here
+        (void)(*cache)->insert(object_id(i), object_bytes(i, kPages), 0).ok();
+    }
+    disk.clear_faults();
+    auto cache = open_cache(disk, cache_options());
+    INFO("call " << call);
+    CHECK(count_right(*cache, 0, 40) == 40);
+    CHECK(cache->stats().damaged_pages == 0);
+  }
+}
+
+TEST_CASE("an insert that runs out of memory keeps nobody waiting") {
+  SimFileSystem disk;
+  auto cache = open_cache(disk, cache_options());
+  insert_all(*cache, 0, 20);
+  bool once = false;
+  disk.on_write([&](const std::string&, std::uint64_t, std::uint64_t) {
+    if (!std::exchange(once, true)) throw std::bad_alloc();
+  });
+  CHECK_THROWS_AS(cache->insert(object_id(20), object_bytes(20, kPages), 0), std::bad_alloc);
+  CHECK(look(*cache, 20, kPages) == Seen::kAbsent);
+  // Its segment can be evicted: that waits for all writers.
+  for (std::uint64_t i = 100; cache->stats().evicted_pages == 0; ++i) {
+    REQUIRE(i < 20000);
+    insert_all(*cache, i, i + 1);
   }
 }
 
