@@ -39,6 +39,8 @@ struct Examination {
   std::vector<std::shared_ptr<JournalSegment>> loaded;
   std::map<std::uint64_t, Error> bad_headers;  // of files with something in them
   TrimState trimmed;
+  // Files of the log with a place that the disk cannot read, and the last such place.
+  std::map<std::uint64_t, std::uint64_t> unreadable;
   std::uint64_t synced_claim = 0;  // everything up to this order was synced once
   std::string claimed_by;
 };
@@ -128,8 +130,10 @@ Status examine_file(io::FileSystem& fs, const JournalOptions& options, io::OpenM
     // else.
     decltype(FileHeader::magic) begins{};
     const MutByteView first(reinterpret_cast<std::uint8_t*>(&begins), sizeof begins);
-    DIMS_ASSIGN(const std::size_t n, file->read_some(0, first));
-    const bool foreign = n == sizeof begins && begins != kFileMagic && !is_all_zero(first);
+    const auto n = file->read_some(0, first);
+    if (!n.ok() && n.error().code != ErrorCode::kIo) return n.error();
+    const bool foreign =
+        !n.ok() || (*n == sizeof begins && begins != kFileMagic && !is_all_zero(first));
     if (used > kPageBytes || foreign) {
       seen.bad_headers.emplace(number, loaded.error());
       return ok_status();
@@ -178,8 +182,10 @@ Status examine_file(io::FileSystem& fs, const JournalOptions& options, io::OpenM
     }
   }
   DIMS_TRY(collect_claims(scanner, end, seen, &out.cut_seals));
+  if (scanner.unreadable()) seen.unreadable.insert_or_assign(number, *scanner.unreadable());
   if (end != kRecordsStart) return ok_status();
   DIMS_ASSIGN(const std::uint64_t used, scanner.used_end(kPageBytes));
+  if (scanner.unreadable()) seen.unreadable.insert_or_assign(number, *scanner.unreadable());
   if (used == kPageBytes) {
     out.reusable_number = number;
     out.reusable_bytes = bytes;
@@ -291,6 +297,22 @@ Result<RecoveredJournal> examine(io::FileSystem& fs, const JournalOptions& optio
       chain.empty() ? 0 : seen.candidates.at(chain.front()).next_order - 1;
   if (refuse_damage && (newest_order < seen.synced_claim || newest_order < seen.trimmed.order))
     return damage(seen, chain, options.folder);
+  // What would be cut off there as a torn tail may have been flushed: the disk does not tell. What
+  // the chain stands on has been read.
+  if (refuse_damage) {
+    for (const auto& [number, at] : seen.unreadable) {
+      const bool older = !chain.empty() && number < chain.front();
+      const bool read =
+          !chain.empty() && number == chain.front() && at < seen.candidates.at(number).end;
+      if (!older && !read) {
+        return make_error(ErrorCode::kCorrupt,
+                          "the disk cannot read journal file " +
+                              segment_path(options.folder, number) + " at byte " +
+                              std::to_string(at),
+                          kDamageHint);
+      }
+    }
+  }
 
   out.synced_order = seen.synced_claim;
   std::vector<std::uint64_t> kept = chain;

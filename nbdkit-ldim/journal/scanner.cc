@@ -16,6 +16,27 @@ static_assert(kMaxDataBytes + 300 * crypto::kTagBytes + sizeof(RecordHeader) < k
 SegmentScanner::SegmentScanner(std::shared_ptr<JournalSegment> segment)
     : segment_(std::move(segment)) {}
 
+Result<std::size_t> SegmentScanner::read_around(std::uint64_t at, MutByteView out) {
+  DIMS_ASSIGN(const std::uint64_t end, segment_->file().size());
+  std::size_t done = 0;
+  while (done < out.size() && at + done < end) {
+    const std::uint64_t place = at + done;
+    const std::size_t most = static_cast<std::size_t>(
+        std::min<std::uint64_t>({kPageBytes - place % kPageBytes, out.size() - done, end - place}));
+    const MutByteView piece = out.subspan(done, most);
+    const auto count = segment_->file().read_some(place, piece);
+    if (!count.ok()) {
+      if (count.error().code != ErrorCode::kIo) return count.error();
+      std::memset(piece.data(), 0xff, piece.size());  // no magic, no tag, and not nothing
+      unreadable_ = std::max(unreadable_.value_or(0), place);
+    } else if (*count < most) {
+      return done + *count;
+    }
+    done += most;
+  }
+  return done;
+}
+
 Result<ByteView> SegmentScanner::window(std::uint64_t at, std::size_t count) {
   if (at < buffer_at_ || at + count > buffer_at_ + buffer_count_) {
     // The window grows with use, for a journal with little in it shall open fast.
@@ -24,7 +45,10 @@ Result<ByteView> SegmentScanner::window(std::uint64_t at, std::size_t count) {
     if (buffer_.size() < want) buffer_.resize(want);
     buffer_at_ = at;
     buffer_count_ = 0;
-    DIMS_ASSIGN(buffer_count_, segment_->file().read_some(at, MutByteView(buffer_).first(want)));
+    const MutByteView to = MutByteView(buffer_).first(want);
+    auto got = segment_->file().read_some(at, to);
+    if (!got.ok() && got.error().code == ErrorCode::kIo) got = read_around(at, to);
+    DIMS_ASSIGN(buffer_count_, got);
   }
   const std::size_t skip = static_cast<std::size_t>(at - buffer_at_);
   if (skip >= buffer_count_) return ByteView{};

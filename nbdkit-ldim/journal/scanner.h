@@ -6,6 +6,7 @@
 // file cannot be read; bytes that fail a check are no error but the end of the scan.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <optional>
 
@@ -32,6 +33,10 @@ class SegmentScanner {
   // Behind the last byte of [from, end of file) that is not zero; `from` if all are.
   Result<std::uint64_t> used_end(std::uint64_t from);
 
+  // The last place that the disk could not read, of what was looked at. What lies there counts as
+  // something, and opens as nothing.
+  std::optional<std::uint64_t> unreadable() const { return unreadable_; }
+
   std::uint64_t position() const { return position_; }
   const std::shared_ptr<JournalSegment>& segment() const { return segment_; }
 
@@ -41,6 +46,10 @@ class SegmentScanner {
 
   std::shared_ptr<JournalSegment> segment_;
   std::uint64_t position_ = journal_format::kRecordsStart;
+  // Reads what the disk can read, page by page.
+  Result<std::size_t> read_around(std::uint64_t at, MutByteView out);
+
+  std::optional<std::uint64_t> unreadable_;
   Bytes buffer_;
   std::uint64_t buffer_at_ = 0;
   std::size_t buffer_count_ = 0;

@@ -113,8 +113,14 @@ Result<std::shared_ptr<JournalSegment>> JournalSegment::load(std::shared_ptr<io:
                                                              const ImageId& image,
                                                              const Secret32& key) {
   FileHeader header;
-  DIMS_ASSIGN(const std::size_t n, file->read_some(0, mut_view_of(header)));
   const std::string& path = file->path();
+  const auto got = file->read_some(0, mut_view_of(header));
+  if (!got.ok() && got.error().code == ErrorCode::kIo) {
+    return make_error(ErrorCode::kCorrupt,
+                      "the disk cannot read the header of journal file " + path + " at byte 0",
+                      "restore the file from a copy, or set the folder aside and salvage it");
+  }
+  DIMS_ASSIGN(const std::size_t n, got);
   if (n != sizeof header || header.magic != kFileMagic) {
     return make_error(ErrorCode::kCorrupt, "journal file " + path + " has no header at byte 0",
                       "restore the file from a copy, or set the folder aside and salvage it");
@@ -347,8 +353,10 @@ Status JournalSegment::write_note(std::uint64_t generation, std::uint64_t synced
 
 Result<std::optional<TrimState>> JournalSegment::read_trim_slot(std::uint64_t offset) const {
   TrimSlot slot;
-  DIMS_ASSIGN(const std::size_t n, file_->read_some(offset, mut_view_of(slot)));
+  const auto got = file_->read_some(offset, mut_view_of(slot));
   std::optional<TrimState> none;
+  if (!got.ok() && got.error().code == ErrorCode::kIo) return none;  // as one that does not open
+  DIMS_ASSIGN(const std::size_t n, got);
   if (n != sizeof slot || slot.magic != kTrimMagic || slot.generation >= kTrimNonceBase)
     return none;
   const AssociatedData slot_ad = ad(AdKind::kTrim, slot.generation, 0);
@@ -381,8 +389,10 @@ Result<int> JournalSegment::open_slots() const {
 
 Result<std::optional<std::uint64_t>> JournalSegment::read_note() const {
   NoteSlot slot;
-  DIMS_ASSIGN(const std::size_t n, file_->read_some(kNoteOffset, mut_view_of(slot)));
+  const auto got = file_->read_some(kNoteOffset, mut_view_of(slot));
   std::optional<std::uint64_t> none;
+  if (!got.ok() && got.error().code == ErrorCode::kIo) return none;
+  DIMS_ASSIGN(const std::size_t n, got);
   if (n != sizeof slot || slot.magic != kNoteMagic || slot.generation >= kNoteNonceBase)
     return none;
   const AssociatedData slot_ad = ad(AdKind::kNote, slot.generation, 0);
