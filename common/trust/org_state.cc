@@ -173,13 +173,15 @@ Access OrgState::access_at(const UserId& user, const ImageId& image, std::uint64
   return most;
 }
 
-// As access_at(), but for who is disabled: he may be enabled again, and keeps what he has.
+// As access_at(), but for who is disabled: he may be enabled again, and keeps what he has. And for
+// administrators, who have been granted all keys where the policy says so.
 Access OrgState::listed_at(const UserId& user, const ImageId& image, std::uint64_t seq) const {
   const Standing* const standing = standing_at(user, seq);
   const auto found = images_.find(image);
   if (standing == nullptr || standing->status == UserStatus::kRemoved || found == images_.end())
     return Access::kNone;
-  Access most = Access::kNone;
+  const bool escrow = policy_.escrow && standing->role == Role::kAdministrator;
+  Access most = escrow ? Access::kRead : Access::kNone;
   for (const UserId& whose : {user, kEveryone}) {
     const auto lines = found->second.find(whose);
     if (lines == found->second.end()) continue;
@@ -210,9 +212,8 @@ bool OrgState::image_keys_due(const ImageId& image) const {
   if (newest == nullptr) return false;
   return std::any_of(users_.begin(), users_.end(), [&](const auto& entry) {
     const auto& [user, member] = entry;
-    const std::uint64_t keys = member.now.keys_since_seq;
-    const bool renewed = member.holdings.size() > 1 && keys > newest->since_seq &&
-                         listed_at(user, image, keys) == Access::kAdmin;
+    const bool renewed = has_other_keys(member, newest->since_seq) &&
+                         listed_at(user, image, member.now.keys_since_seq) == Access::kAdmin;
     return renewed ||
            most_since(member, image, newest->since_seq) > listed_at(user, image, position_.seq);
   });
@@ -231,7 +232,10 @@ bool OrgState::domain_keys_due(const DomainId& domain, const std::vector<ImageId
     const auto writes = [&, &id = user](const ImageId& image) {
       return listed_at(id, image, position_.seq) >= Access::kWrite;
     };
-    if (domain == member.now.private_domain || keeps(&member.standings.back()) ||
+    const bool owns = domain == member.now.private_domain;
+    const bool rules = domain == init_.domain && was_administrator(user, member.now.keys_since_seq);
+    if ((owns || rules) && has_other_keys(member, since)) return true;
+    if (owns || keeps(&member.standings.back()) ||
         std::any_of(inside.begin(), inside.end(), writes))
       return false;
     if (keeps(standing_at(user, since))) return true;

@@ -100,9 +100,9 @@ class OrgState {
   const Epoch* epoch(KeyScope scope, const ScopeId& id, std::uint32_t number) const;
 
   // Whether somebody could do more at any time since the newest epoch began than he may now, or who
-  // administers the image has other keys since: the keys of that epoch are known to who should not
-  // read what comes. Being disabled takes nothing away. `inside`: images of that domain; who may
-  // write one of them, or is an operator in the organisation's, may write the domain.
+  // administers the image or domain has other keys since: the keys of that epoch are known to who
+  // should not read what comes. Being disabled takes nothing away. `inside`: images of that domain;
+  // who may write one of them, or is an operator in the organisation's, may write the domain.
   bool image_keys_due(const ImageId& image) const;
   bool domain_keys_due(const DomainId& domain, const std::vector<ImageId>& inside) const;
 
@@ -153,6 +153,9 @@ class OrgState {
   Status fresh_key(ByteView key) const;
   bool other_administrator(const UserId& user) const;
   const Standing* standing_at(const UserId& user, std::uint64_t seq) const;
+  static bool has_other_keys(const Member& member, std::uint64_t since) {
+    return member.holdings.size() > 1 && member.now.keys_since_seq > since;
+  }
   Access listed_at(const UserId& user, const ImageId& image, std::uint64_t seq) const;
   Access most_since(const Member& member, const ImageId& image, std::uint64_t since) const;
   static const Line* line_at(const std::vector<Line>& lines, std::uint64_t seq);

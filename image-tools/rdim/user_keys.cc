@@ -4,6 +4,8 @@
 
 #include <thread>
 
+#include <spdlog/spdlog.h>
+
 #include "common/base/parse.h"
 #include "common/client/passphrase.h"
 #include "common/crypto/hash.h"
@@ -82,6 +84,7 @@ Status send_new_keys(Session& session, People& people, const NewUser& made, Byte
     };
     Status sent = send();
     const bool lost = is_lost(sent);
+    if (lost) spdlog::warn("{}; trying for {}", sent.error().message, session.options.server_wait);
     while (is_lost(sent) && system_clock().boottime() < until) {
       std::this_thread::sleep_for(kSendPause);
       sent = send();
@@ -132,6 +135,25 @@ Status end_login_of(const UserId& user) {
   return login.ok() && !(login->secrets.user == user) ? ok_status() : remove_login(config);
 }
 
+// What the old keys could open is not written with any more.
+Status rotate_own(Session& session, People& people, Json& json) {
+  const client::Member& member = people.member();
+  std::vector<ImageId> own;
+  for (const ImageId& image : member.org().images_of(member.secrets.user))
+    if (member.org().access(member.secrets.user, image) == Access::kAdmin) own.push_back(image);
+  DIMS_ASSIGN(contract::Remote* const remote, session.remote());
+  const auto report = Keeper(people, *remote).rotate(own, true);
+  if (!report.ok()) {
+    Error error = report.error();
+    error.message = "the new passphrase and keys are good, but the images have the old keys yet: " +
+                    error.message;
+    error.hint = "'rdim login " + member.name + "' makes those that are due";
+    return error;
+  }
+  print_report(session.output, json, *report);
+  return ok_status();
+}
+
 Status passwd(Session& session, const KeyOptions& options) {
   if (!options.name.empty()) session.options.people.user = options.name;
   if (session.options.people.user.empty()) {
@@ -148,13 +170,7 @@ Status passwd(Session& session, const KeyOptions& options) {
   if (options.compromised) {
     DIMS_TRY(renew(session, *people, passphrase.view(), json));
     DIMS_TRY(end_login_of(member.secrets.user));
-    // What the old keys could open is not written with any more.
-    DIMS_ASSIGN(contract::Remote* const remote, session.remote());
-    std::vector<ImageId> own;
-    for (const ImageId& image : member.org().images_of(member.secrets.user))
-      if (member.org().access(member.secrets.user, image) == Access::kAdmin) own.push_back(image);
-    DIMS_ASSIGN(const KeeperReport report, Keeper(*people, *remote).rotate(own, true));
-    print_report(session.output, json, report);
+    DIMS_TRY(rotate_own(session, *people, json));
   } else {
     DIMS_ASSIGN(UserRecord record, change_passphrase(member.record, member.secrets,
                                                      passphrase.view(), {}, system_random()));

@@ -85,6 +85,11 @@ class Compromise:
             self.ann.rdim("image", "export", image, out)
             check_equal(out.read_bytes(), self.source.read_bytes(), f"{image} after {old!r} -> {self.fresh!r} ({err})")
             out.unlink()
+        # Its own image is not written with the old keys any more.
+        records = self.ann.rdim("org", "log")["records"]
+        last = {what: max((r["seq"] for r in records if r["what"] == what and r["by"] == "ann"), default=0)
+                for what in ("key-change", "key-epoch")}
+        check(last["key-epoch"] > last["key-change"], f"no new epoch after new keys: {last}")
         paper, again = self.world.path("words"), self.world.path("again")
         paper.write_text(self.ann.words + "\n")
         again.write_text(f"again {self.number}\n")

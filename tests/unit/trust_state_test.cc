@@ -246,9 +246,30 @@ TEST_CASE("state: keys are due once somebody has lost a right, until the next ep
   };
   renewed(f.oper);
   CHECK(!image_due());
+  CHECK(!domain_due());
   renewed(f.alice);
   CHECK(image_due());
+  CHECK(!domain_due());
   renew();
+  renewed(f.admin);
+  CHECK(!image_due());
+  CHECK(domain_due());
+  renew();
+  // With escrow an administrator has had every key; without it, his role alone gives him none.
+  const auto boss = bare_user(f.org, f.random);
+  f.say(certificate_of(boss, "boss", Role::kAdministrator), f.admin.sign);
+  f.say(f.epoch(KeyScope::kDomain, scope_id(f.domain), ++of_domain), f.admin.sign);
+  state(boss, UserStatus::kActive, Role::kUser);
+  CHECK(!image_due());
+  state(boss, UserStatus::kActive, Role::kAdministrator);
+  Policy policy = f.state().policy();
+  policy.escrow = true;
+  f.say(policy, f.admin.sign);
+  CHECK(!image_due());
+  state(boss, UserStatus::kRemoved, Role::kAdministrator);
+  CHECK(image_due());
+  renew();
+
   CHECK(!f.state().image_keys_due(f.random.id<ImageId>()));
   CHECK(!f.state().domain_keys_due(f.random.id<DomainId>(), {}));
 }
