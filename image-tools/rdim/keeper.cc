@@ -25,6 +25,12 @@ DomainId domain_of(const trust::ScopeId& id) {
   return domain;
 }
 
+// No answer, as opposed to one that says no.
+bool is_unanswered(const Error& error) {
+  return error.code == ErrorCode::kUnavailable || error.code == ErrorCode::kDeadlineExceeded ||
+         error.code == ErrorCode::kResourceExhausted || error.code == ErrorCode::kCancelled;
+}
+
 }  // namespace
 
 std::vector<UserId> Keeper::readers_of(const ImageId& image) const {
@@ -37,7 +43,7 @@ std::vector<UserId> Keeper::readers_of(const ImageId& image) const {
 }
 
 // Of the organisation's domain: who keeps its masters, and who may write an image in it.
-std::vector<UserId> Keeper::writers_of(const DomainId& domain) {
+Result<std::vector<UserId>> Keeper::writers_of(const DomainId& domain) {
   std::vector<UserId> out;
   const trust::OrgState& org = people_.member().org();
   const auto& images = images_in_[domain];
@@ -45,11 +51,12 @@ std::vector<UserId> Keeper::writers_of(const DomainId& domain) {
     if (!org.is_active(user->id)) continue;
     const bool keeps = domain == org.init().domain && user->role >= trust::Role::kOperator;
     const bool owns = domain == user->private_domain;
-    const bool writes = std::any_of(images.begin(), images.end(), [&](const ImageId& image) {
-      return !keeps && !owns && org.access(user->id, image) >= Access::kWrite &&
-             belongs(image, domain);
-    });
-    if (keeps || owns || writes) out.push_back(user->id);
+    bool writes = keeps || owns;
+    for (auto image = images.begin(); !writes && image != images.end(); ++image) {
+      if (org.access(user->id, *image) < Access::kWrite) continue;
+      DIMS_ASSIGN(writes, belongs(*image, domain));
+    }
+    if (writes) out.push_back(user->id);
   }
   return out;
 }
@@ -66,7 +73,7 @@ bool Keeper::may_place(const trust::SessionCertificate& certificate, const Domai
 // That an image is of a domain is the server's word, and its writers get the domain's newest
 // secret: so a version has to say it, by somebody who would know. Whoever made the image made its
 // first one.
-bool Keeper::belongs(const ImageId& image, const DomainId& domain) {
+Result<bool> Keeper::belongs(const ImageId& image, const DomainId& domain) {
   const auto known = belongs_.find({image, domain});
   if (known != belongs_.end()) return known->second;
   const trust::OrgState& org = people_.member().org();
@@ -75,28 +82,35 @@ bool Keeper::belongs(const ImageId& image, const DomainId& domain) {
   const auto certificate_of = [&](const trust::PublicKey& key) -> Result<Bytes> {
     const auto found = seen.find(key);
     if (found != seen.end()) return found->second;
-    if (seen.size() == kSignersMax)
-      return make_error(ErrorCode::kResourceExhausted, "too many signers");
-    Bytes bytes;
-    if (auto got = server(image, key); got.ok()) bytes = std::move(*got);
-    return seen[key] = bytes;
+    if (seen.size() == kSignersMax) return make_error(ErrorCode::kUntrusted, "too many signers");
+    auto got = server(image, key);
+    if (!got.ok() && is_unanswered(got.error())) return got.error();
+    return seen[key] = got.ok() ? std::move(*got) : Bytes{};
   };
-  const auto says_so = [&](const contract::VersionInfo& version) {
+  const auto says_so = [&](const contract::VersionInfo& version) -> Result<bool> {
     const format::VersionRecord& record = version.record;
     // An empty disk names none.
     if (!record.root.id.is_zero() && !(record.root.domain == domain)) return false;
     if (!(record.image == image)) return false;
     const auto bytes = certificate_of(record.signer);
+    if (!bytes.ok() && is_unanswered(bytes.error())) return bytes.error();
     if (!bytes.ok()) return false;
     const auto certificate = trust::decode_session(*bytes);
     return certificate.ok() && may_place(*certificate, domain) &&
            trust::check_version_signer(org, record, image, *certificate).ok();
   };
   bool found = false;
-  if (const auto first = remote_.get_version(image, {}, 1); first.ok()) found = says_so(*first);
+  const auto first = remote_.get_version(image, {}, 1);
+  if (!first.ok() && is_unanswered(first.error())) return first.error();
+  if (first.ok()) {
+    DIMS_ASSIGN(found, says_so(*first));
+  }
   if (!found) {
     const auto all = remote_.list_versions(image, 0);
-    found = all.ok() && std::any_of(all->begin(), all->end(), says_so);
+    if (!all.ok() && is_unanswered(all.error())) return all.error();
+    for (std::size_t i = 0; all.ok() && !found && i < all->size(); ++i) {
+      DIMS_ASSIGN(found, says_so((*all)[i]));
+    }
   }
   return belongs_[{image, domain}] = found;
 }
@@ -176,6 +190,11 @@ Status Keeper::name_head(trust::KeyEpoch& epoch) {
       image.error().code != ErrorCode::kPermissionDenied)
     return image.error();
   const trust::OrgState& org = people_.member().org();
+  const bool listed = std::any_of(images_in_.begin(), images_in_.end(), [&](const auto& entry) {
+    const auto& [domain, inside] = entry;
+    return std::find(inside.begin(), inside.end(), image_of(epoch.id)) != inside.end();
+  });
+  if (!image.ok() && listed) return image.error();  // the server showed it a moment ago
   if (!image.ok()) {
     // Announced, and never made; or removed since: what the log says already stays.
     const trust::Epoch* const newest = org.epoch(epoch.scope, epoch.id);
@@ -226,6 +245,15 @@ Status Keeper::new_epochs(const std::vector<Scoped>& what, KeeperReport& report)
     epoch.scope = one.first;
     epoch.id = one.second;
   }
+  // Before the log says anything: who cannot be found out now would be left without.
+  std::vector<std::vector<UserId>> recipients;
+  for (const Scoped& one : what) {
+    if (one.first == KeyScope::kDomain) {
+      DIMS_ASSIGN(recipients.emplace_back(), writers_of(domain_of(one.second)));
+    } else {
+      recipients.push_back(readers_of(image_of(one.second)));
+    }
+  }
   DIMS_TRY(member.append([&](const trust::OrgState& org) -> Result<std::vector<trust::Body>> {
     std::vector<trust::Body> bodies;
     for (std::size_t i = 0; i < epochs.size(); ++i) {
@@ -244,10 +272,7 @@ Status Keeper::new_epochs(const std::vector<Scoped>& what, KeeperReport& report)
   report.epochs += static_cast<unsigned>(epochs.size());
   std::vector<Bytes> made;
   for (std::size_t i = 0; i < epochs.size(); ++i) {
-    const auto recipients = epochs[i].scope == KeyScope::kDomain
-                                ? writers_of(domain_of(epochs[i].id))
-                                : readers_of(image_of(epochs[i].id));
-    for (const UserId& user : recipients) {
+    for (const UserId& user : recipients[i]) {
       DIMS_ASSIGN(
           made.emplace_back(),
           trust::make_grant(member.org(), epochs[i].scope, epochs[i].id, epochs[i].epoch,
@@ -259,10 +284,23 @@ Status Keeper::new_epochs(const std::vector<Scoped>& what, KeeperReport& report)
   return ok_status();
 }
 
+// One after another: a disk in use that commits just then, or one whose head cannot be believed,
+// must not keep all others from new keys. The log knows what is still due.
+Status Keeper::new_epochs_each(const std::vector<Scoped>& what, KeeperReport& report) {
+  Status first = ok_status();
+  for (const Scoped& one : what) {
+    const Status made = new_epochs({one}, report);
+    if (!made.ok() && is_unanswered(made.error())) return made;
+    if (!made.ok() && first.ok()) first = made;
+  }
+  return first;
+}
+
 Result<KeeperReport> Keeper::make_missing(const ImageId* only) {
   client::Member& member = people_.member();
   KeeperReport report;
   DIMS_ASSIGN(const std::vector<contract::ImageInfo> images, remote_.list_images());
+  images_in_.clear();
   for (const contract::ImageInfo& image : images) images_in_[image.domain].push_back(image.id);
   std::vector<DomainId> domains;
   std::vector<Scoped> due;  // somebody has lost a right, and new keys did not follow
@@ -270,14 +308,14 @@ Result<KeeperReport> Keeper::make_missing(const ImageId* only) {
     if (only != nullptr && !(image.id == *only)) continue;
     if (!member.org().may_administer(member.secrets.user, image.id)) continue;
     domains.push_back(image.domain);
-    if (member.org().image_keys_due(image.id)) {
-      if (member.org().access(member.secrets.user, image.id) == Access::kNone)
-        report.left.push_back(image.id);
-      else
-        due.emplace_back(KeyScope::kImage, trust::scope_id(image.id));
-      continue;
-    }
-    DIMS_TRY(see_to({KeyScope::kImage, trust::scope_id(image.id)}, readers_of(image.id), report));
+    // Also where new keys are due: what is there already is sealed with the old ones.
+    const Scoped what{KeyScope::kImage, trust::scope_id(image.id)};
+    DIMS_TRY(see_to(what, readers_of(image.id), report));
+    if (!member.org().image_keys_due(image.id)) continue;
+    if (member.org().access(member.secrets.user, image.id) == Access::kNone)
+      report.left.push_back(image.id);
+    else
+      due.push_back(what);
   }
   if (only == nullptr) domains.push_back(member.org().init().domain);
   std::sort(domains.begin(), domains.end());
@@ -287,7 +325,7 @@ Result<KeeperReport> Keeper::make_missing(const ImageId* only) {
     const bool ours =
         domain == member.secrets.private_domain || (domain == member.org().init().domain && top);
     if (!ours) continue;
-    const std::vector<UserId> writers = writers_of(domain);
+    DIMS_ASSIGN(const std::vector<UserId> writers, writers_of(domain));
     const bool shared = std::any_of(writers.begin(), writers.end(), [&](const UserId& user) {
       return !(user == member.secrets.user);
     });
@@ -299,7 +337,9 @@ Result<KeeperReport> Keeper::make_missing(const ImageId* only) {
     else
       DIMS_TRY(see_to(what, writers, report));
   }
-  if (!due.empty()) DIMS_TRY(new_epochs(due, report));
+  DIMS_TRY(new_epochs_each(due, report));
+  std::sort(report.left.begin(), report.left.end());
+  report.left.erase(std::unique(report.left.begin(), report.left.end()), report.left.end());
   return report;
 }
 
@@ -309,6 +349,7 @@ Result<KeeperReport> Keeper::rotate(const std::vector<ImageId>& images, bool dom
   std::vector<Scoped> what;
   std::vector<DomainId> seen;
   DIMS_ASSIGN(const std::vector<contract::ImageInfo> all, remote_.list_images());
+  images_in_.clear();
   for (const contract::ImageInfo& image : all) images_in_[image.domain].push_back(image.id);
   for (const ImageId& image : images) {
     // Keys of an image are made by who reads it: an administrator who does not must not learn them.
@@ -335,7 +376,7 @@ Result<KeeperReport> Keeper::rotate(const std::vector<ImageId>& images, bool dom
         what.emplace_back(KeyScope::kDomain, id);
     }
   }
-  if (!what.empty()) DIMS_TRY(new_epochs(what, report));
+  DIMS_TRY(new_epochs_each(what, report));
   return report;
 }
 

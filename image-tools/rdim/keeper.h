@@ -47,9 +47,10 @@ class Keeper {
   Status check_named_head(const contract::ImageInfo& image);
   Status new_epochs(const std::vector<Scoped>& what, KeeperReport& report);
   std::vector<trust::UserId> readers_of(const ImageId& image) const;
-  std::vector<trust::UserId> writers_of(const DomainId& domain);
+  Status new_epochs_each(const std::vector<Scoped>& what, KeeperReport& report);
+  Result<std::vector<trust::UserId>> writers_of(const DomainId& domain);
   bool may_place(const trust::SessionCertificate& certificate, const DomainId& domain) const;
-  bool belongs(const ImageId& image, const DomainId& domain);
+  Result<bool> belongs(const ImageId& image, const DomainId& domain);
   Result<std::set<std::uint32_t>> missing_grants(const Scoped& what, std::uint32_t last,
                                                  const trust::UserId& user);
 

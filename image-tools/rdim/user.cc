@@ -1,4 +1,5 @@
 // rdim user add, ls, info, role, disable, enable, rm.
+#include <algorithm>
 #include <CLI/CLI.hpp>
 
 #include "common/base/parse.h"
@@ -159,9 +160,14 @@ Status set_state(Session& session, const StateOptions& options, UserStatus statu
   KeeperReport report;
   if (status == UserStatus::kRemoved && user.status != status) {
     DIMS_ASSIGN(report, keeper.rotate(images, true));
-  } else {
-    DIMS_ASSIGN(report, keeper.make_missing(nullptr));
   }
+  // And what he had otherwise: as an administrator under escrow, or before he was disabled.
+  DIMS_ASSIGN(const KeeperReport rest, keeper.make_missing(nullptr));
+  report.grants += rest.grants;
+  report.epochs += rest.epochs;
+  report.left.insert(report.left.end(), rest.left.begin(), rest.left.end());
+  std::sort(report.left.begin(), report.left.end());
+  report.left.erase(std::unique(report.left.begin(), report.left.end()), report.left.end());
   print_report(session.output, json, report);
   session.output.document(json);
   return ok_status();

@@ -23,6 +23,7 @@ bool comes_back(const Error& error) {
     case ErrorCode::kDeadlineExceeded:
     case ErrorCode::kResourceExhausted:
     case ErrorCode::kCancelled:
+    case ErrorCode::kPermissionDenied:  // of the login, which `ldim renew` makes good
       return true;
     default:
       return false;
@@ -90,6 +91,20 @@ void Fill::run() {
   }
 }
 
+// What can be had of a step in which something cannot; in pages.
+std::uint64_t Fill::piecemeal(PageRange pages) {
+  constexpr std::uint64_t kPiecePages = 16;
+  std::uint64_t got = 0;
+  while (pages.count != 0) {
+    const PageRange piece{pages.first, std::min(pages.count, kPiecePages)};
+    pages.first += piece.count;
+    pages.count -= piece.count;
+    if (parts_.reader.ensure(piece, contract::Priority::kPrefetch, FetchWait::kDoNotWait).ok())
+      got += piece.count;
+  }
+  return got;
+}
+
 void Fill::step() {
   std::uint64_t at = 0;
   {
@@ -117,6 +132,9 @@ void Fill::step() {
   }
   if (!fetched.ok() && fetched.error().code == ErrorCode::kNoSpace) no_room = true;
   const bool passed_over = !fetched.ok() && !comes_back(fetched.error());
+  const std::uint64_t failed = !passed_over   ? 0
+                               : stretch.ok() ? pages.count - piecemeal(pages)
+                                              : pages.count;
   const bool onward = !no_room && (fetched.ok() || passed_over);
   const std::uint64_t to = onward ? pages.end() : at;
   const bool at_end = to >= parts_.disk_pages;
@@ -126,7 +144,7 @@ void Fill::step() {
   progress_.pages_done = to;
   progress_.no_room = no_room;
   if (passed_over) {
-    progress_.pages_failed += pages.count;
+    progress_.pages_failed += failed;
     progress_.trouble = fetched.error().to_string();
   }
   if (at_end && progress_.pages_failed != 0) {
@@ -138,7 +156,7 @@ void Fill::step() {
     progress_.trouble.clear();
     spdlog::info("the whole disk is in the cache");
   }
-  if (!onward && !no_room)  // the server went away: not in a tight loop
+  if (!fetched.ok() && !no_room)  // the server went away, or lacks much: not in a tight loop
     changed_.wait_for(lock, kTick, [&]() DIMS_REQUIRES(mutex_) { return stop_; });
 }
 

@@ -53,6 +53,7 @@ class Fill {
   // True when the link is idle: nobody has waited for an absent page for some time.
   bool quiet();
   void step();
+  std::uint64_t piecemeal(PageRange pages);
   // Begins anew when what was passed over is due; whether there is anything to do now.
   bool anything_due() DIMS_REQUIRES(mutex_);
 

@@ -166,7 +166,7 @@ MUTANTS = [
      "org.policy_at(c.position.seq).session_max_s)", "~std::uint64_t{0})",
      [("test_trust", "session: its length*")]),
     ("an_image_is_of_the_domain_that_the_server_says", "image-tools/rdim/keeper.cc",
-     "             belongs(image, domain);", "             (belongs(image, domain) || true);",
+     "DIMS_ASSIGN(writes, belongs(*image, domain));", "writes = belongs(*image, domain).ok();",
      [("test_hostile", "anothers_image*")]),
     ("a_head_is_named_unseen", "image-tools/rdim/keeper.cc",
      "  DIMS_TRY(check_named_head(*image));\n", "",
