@@ -45,6 +45,15 @@ struct Joining {
     w.next_minute();
     return ldim::enroll(folder, line, "", ldim::UseTpm::kNo);
   }
+  void login_without_server(const std::string& folder) {
+    w.proxy->set_away(true);
+    const auto offline =
+        ldim::log_in(HostileWorld::wish(folder, "disk"), as_bytes(HostileWorld::kPassphrase));
+    INFO((offline.ok() ? "" : offline.error().to_string()));
+    REQUIRE(offline.ok());
+    CHECK(offline->offline);
+    w.proxy->set_away(false);
+  }
   static void write(const std::string& path, const std::string& text) {
     std::ofstream(path, std::ios::binary) << text;
     std::filesystem::permissions(path, std::filesystem::perms(0600));
@@ -110,14 +119,7 @@ TEST_CASE("a_machine_is_enrolled_again_in_its_folder_and_its_users_log_in") {
   CHECK(!std::filesystem::exists(folder + "/offline"));
   CHECK(!std::filesystem::exists(folder + "/images"));
   CHECK(j.w.login(folder, "disk").image == j.w.disk);
-  // And without the server.
-  j.w.proxy->set_away(true);
-  const auto offline =
-      ldim::log_in(HostileWorld::wish(folder, "disk"), as_bytes(HostileWorld::kPassphrase));
-  INFO((offline.ok() ? "" : offline.error().to_string()));
-  REQUIRE(offline.ok());
-  CHECK(offline->offline);
-  j.w.proxy->set_away(false);
+  j.login_without_server(folder);
 }
 
 TEST_CASE("the_file_of_offline_logins_is_damaged_and_a_login_makes_it_anew") {
@@ -126,13 +128,7 @@ TEST_CASE("the_file_of_offline_logins_is_damaged_and_a_login_makes_it_anew") {
   for (const std::string& garbage : {std::string(), std::string("OFF1"), std::string(500, 'x')}) {
     Joining::write(folder + "/offline", garbage);
     CHECK(j.w.login(folder, "disk").image == j.w.disk);
-    j.w.proxy->set_away(true);
-    const auto offline =
-        ldim::log_in(HostileWorld::wish(folder, "disk"), as_bytes(HostileWorld::kPassphrase));
-    INFO((offline.ok() ? "" : offline.error().to_string()));
-    REQUIRE(offline.ok());
-    CHECK(offline->offline);
-    j.w.proxy->set_away(false);
+    j.login_without_server(folder);
   }
 }
 
