@@ -80,7 +80,7 @@ Status Disk::start_new_session(bool online) {
   // With unsent writes it keeps their base until the server is told of the new session.
   if (online && !unsent && !state.session.is_zero())
     (void)environment_.remote.close_session(state.image, state.session).ok();
-  const SessionId session = environment_.random.id<SessionId>();
+  const SessionId session = new_session(folder_tag(keys_), environment_.random);
   told_ = false;
   DIMS_TRY(state_->update([&](LdimState& s) {
     s.session = session;

@@ -138,15 +138,25 @@ std::size_t Catalog::image_count() {
   return images_.size();
 }
 
-Status Catalog::remove_image(const ImageId& id) {
+Status Catalog::remove_image(const contract::ImageRemoval& removal) {
+  const ImageId& id = removal.id;
   std::lock_guard naming(naming_mutex_);
   const auto found = live(id);
   if (!found.ok()) return found.error();
   std::string name;
   {
     std::lock_guard lock((*found)->mutex);
-    if (lease_is_live(**found)) return held_error(**found);
     name = (*found)->record.name;
+    if (!removal.lease.is_zero())
+      DIMS_TRY(check_lease(**found, removal.lease, removal.token, true));
+    else if (lease_is_live(**found))
+      return held_error(**found);
+    if (!removal.head.is_zero() && !((*found)->record.head == removal.head)) {
+      return make_error(ErrorCode::kConflict,
+                        "image '" + name + "' has got another version meanwhile, version " +
+                            std::to_string((*found)->record.head_sequence),
+                        "look at it, and try again");
+    }
     DIMS_TRY(refs_.remove(image_key(id), (*found)->revision));
     (*found)->removed = true;
   }
