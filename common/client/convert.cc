@@ -19,6 +19,20 @@ Bytes bytes_of(const std::string& text) {
   return {view.begin(), view.end()};
 }
 
+// For people to read, on terminals and in logs: a name that would do more there is left out.
+std::vector<std::string> names_of(const google::protobuf::RepeatedPtrField<std::string>& names) {
+  constexpr std::size_t kMax = 256;
+  std::vector<std::string> out;
+  for (const std::string& name : names) {
+    const bool plain = std::none_of(name.begin(), name.end(), [](char c) {
+      const auto byte = static_cast<unsigned char>(c);
+      return byte < 0x20 || byte == 0x7f;
+    });
+    if (plain && !name.empty() && name.size() <= kMax && out.size() < kMax) out.push_back(name);
+  }
+  return out;
+}
+
 std::chrono::milliseconds milliseconds_of(std::uint64_t count) {
   // Bounded, so that adding it to a clock cannot overflow.
   constexpr std::uint64_t kMax = std::uint64_t{1} << 40;
@@ -111,6 +125,7 @@ Result<ImageInfo> from_proto(const v1::Image& image) {
     DIMS_ASSIGN(HolderInfo holder, from_proto(machine));
     out.unsent.push_back(std::move(holder));
   }
+  out.branches = names_of(image.branches());
   return out;
 }
 
@@ -202,6 +217,9 @@ Result<ServerEvent> from_proto(const v1::Event& event) {
     case v1::Event::REMOVED:
       out.kind = ServerEvent::Kind::kRemoved;
       break;
+    case v1::Event::BRANCHES:
+      out.kind = ServerEvent::Kind::kBranches;
+      break;
     default:
       return bad_answer("an event of an unknown kind");
   }
@@ -209,6 +227,7 @@ Result<ServerEvent> from_proto(const v1::Event& event) {
   DIMS_TRY(take_id(event.version(), "version id", out.version));
   out.sequence = event.sequence();
   out.hand_off = event.hand_off();
+  out.branches = names_of(event.branches());
   if (event.has_who()) {
     DIMS_ASSIGN(out.who, from_proto(event.who()));
   }

@@ -55,6 +55,7 @@ struct ImageInfo {
   std::optional<HolderInfo> holder;
   std::string conflict_of;
   std::vector<HolderInfo> unsent;  // lost the lease before releasing it, and did not report since
+  std::vector<std::string> branches;  // names of its conflict branches that the asker may read
 };
 
 // What is to be removed, and on which conditions.
@@ -126,13 +127,14 @@ struct DiffPart {
 };
 
 struct ServerEvent {
-  enum class Kind { kReady, kNewVersion, kLeaseRequested, kLeaseLost, kRemoved };
+  enum class Kind { kReady, kNewVersion, kLeaseRequested, kLeaseLost, kRemoved, kBranches };
   Kind kind = Kind::kReady;
   ImageId image;
   VersionId version;
   std::uint64_t sequence = 0;
   std::optional<HolderInfo> who;
-  bool hand_off = false;  // of kLeaseRequested
+  bool hand_off = false;              // of kLeaseRequested
+  std::vector<std::string> branches;  // of kBranches: all of them now
 };
 
 struct RemoteStoreInfo {

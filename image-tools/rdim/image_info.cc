@@ -58,6 +58,12 @@ void print(const Output& output, const transfer::VersionFigures& figures) {
                      text_of_ratio(figures.chunk_bytes, figures.sealed_bytes) + " compression)"}});
 }
 
+// For who waits for a hand-off.
+std::string left_text(const contract::ImageInfo& image) {
+  if (!image.holder || image.holder->unsent_bytes == 0) return "";
+  return ", " + format_size(image.holder->unsent_bytes) + " not sent yet";
+}
+
 Status info(Session& session, const InfoOptions& options) {
   DIMS_ASSIGN(contract::Remote* const remote, session.remote());
   DIMS_ASSIGN(const contract::ImageInfo image, remote->find_image(options.name));
@@ -82,8 +88,10 @@ Status info(Session& session, const InfoOptions& options) {
                     : "version " + std::to_string(image.head_sequence) + ", " + image.head.hex()},
        {"versions", std::to_string(versions.size())},
        {"created", text_of_time(image.created_unix_ns)},
-       {"in use by", holder_text(image)}});
+       {"in use by", holder_text(image) + left_text(image)}});
   if (!image.unsent.empty()) session.output.table({{"may hold unsent writes", unsent_text(image)}});
+  for (const std::string& branch : image.branches)
+    session.output.table({{"conflict branch", branch}});
   if (!image.conflict_of.empty()) session.output.table({{"conflict of", image.conflict_of}});
   if (figures) print(session.output, *figures);
   return ok_status();

@@ -157,6 +157,7 @@ Json json_of(const contract::ImageInfo& image) {
   json["domain"] = image.domain.hex();
   json["origin"] = image.origin.is_zero() ? Json(nullptr) : Json(image.origin.hex());
   json["conflict_of"] = image.conflict_of.empty() ? Json(nullptr) : Json(image.conflict_of);
+  json["branches"] = image.branches;
   json["holder"] = image.holder ? json_of(*image.holder) : Json(nullptr);
   json["may_hold_unsent"] = Json::array();
   for (const contract::HolderInfo& machine : image.unsent) {

@@ -89,7 +89,12 @@ class Client {
                   "the path of the cache folder is too long", "");
     }
     std::copy(path.begin(), path.end(), address.sun_path);
-    if (!connect_to(address)) {
+    if (!connect_to(address) && dims::ldim::FolderLock::held(settings_.cache)) {
+      return fail(settings_, kExitUnreachable, "unavailable",
+                  "the LDIM of " + settings_.cache + " is still opening its disk",
+                  "nbdkit's messages say what it waits for, such as another machine's hand-off");
+    }
+    if (fd_ < 0) {
       return fail(
           settings_, kExitNotServing, "unavailable",
           "no LDIM serves " + settings_.cache + ": " + std::strerror(errno),
@@ -194,6 +199,12 @@ void print_status(const json& s) {
         "here\n",
         s["branch"].get<std::string>().c_str());
   }
+  for (const json& branch : s.value("conflict_branches", json::array())) {
+    std::printf(
+        "conflict branch     %s: writes that are not in the image; 'rdim image resolve' keeps one "
+        "side\n",
+        branch.get<std::string>().c_str());
+  }
   std::printf("version             %llu (%.12s)\n",
               s["version"]["sequence"].get<unsigned long long>(),
               s["version"]["id"].get<std::string>().c_str());
@@ -212,6 +223,10 @@ void print_status(const json& s) {
               bytes(journal["bytes"]).c_str(), bytes(journal["limit_bytes"]).c_str(),
               journal["unsent_epochs"].get<unsigned long long>(),
               bytes(journal["pending_bytes"]).c_str());
+  std::printf("journal at start    %llu records in %.2f s, %s read\n",
+              journal["recovered_records"].get<unsigned long long>(),
+              journal["recovery_seconds"].get<double>(),
+              bytes(journal.value("recovery_bytes", json(0))).c_str());
   std::printf("cache               %s of %s, hit rate %.1f %%, %llu damaged pages thrown away\n",
               bytes(cache["bytes"]).c_str(), bytes(cache["limit_bytes"]).c_str(),
               cache["hit_rate"].get<double>() * 100,

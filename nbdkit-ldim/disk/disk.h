@@ -153,6 +153,8 @@ class Disk {
   Status meet_other_history(const Error& foreign);
   Status move_base(const contract::ImageInfo& image);
   Status tell_server_of_session();
+  // The image's conflict branches, all of them now; needs watch_mutex_.
+  void note_branches(std::vector<std::string> names);
 
   // disk_io.cc
   Status append(WriteKind kind, ByteRange range, ByteView data, bool fua);
@@ -230,7 +232,8 @@ class Disk {
   contract::EventStream* events_ = nullptr;  // what watch() reads now
   std::uint64_t known_head_sequence_ = 0;
   VersionId known_head_;
-  std::string lease_wanted_by_;  // the machine that asked last; empty: none since we have it
+  std::vector<std::string> branches_;  // of the image; see note_branches()
+  std::string lease_wanted_by_;        // the machine that asked last; empty: none since we have it
   std::thread watch_thread_;
 };
 

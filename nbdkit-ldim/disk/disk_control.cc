@@ -1,6 +1,7 @@
 // Disk: what ldim asks, what the server announces, and the end.
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <thread>
 #include <nlohmann/json.hpp>
 
@@ -22,6 +23,11 @@ constexpr std::chrono::seconds kHaltWait{30};  // for requests under way; they w
 
 double rate(std::uint64_t part, std::uint64_t whole) {
   return whole == 0 ? 0.0 : static_cast<double>(part) / static_cast<double>(whole);
+}
+
+// Also one that is just being made.
+bool is_own_branch(const LdimState& state, const std::string& name) {
+  return name == state.branch_name || name == state.planned_name;
 }
 
 }  // namespace
@@ -72,6 +78,10 @@ json Disk::status(bool verify) {
         !known_head_.is_zero() && !(known_head_ == state.base) && known_head_sequence_ > sequence;
     out["lease_wanted_by_other"] = !lease_wanted_by_.empty();
     out["lease_wanted_by"] = lease_wanted_by_;
+    out["conflict_branches"] = json::array();
+    for (const std::string& branch : branches_) {
+      if (!is_own_branch(state, branch)) out["conflict_branches"].push_back(branch);
+    }
   }
   const auto lease = lease_->held();
   out["lease"] = {{"held", lease.has_value()},
@@ -94,6 +104,7 @@ json Disk::status(bool verify) {
                     {"merge_trouble", tidy_ != nullptr ? tidy_->trouble() : std::string()},
                     {"recovered_records", journal.recovered_records},
                     {"recovery_seconds", journal.recovery_seconds},
+                    {"recovery_bytes", journal.recovery_bytes},
                     {"failed", journal.failed}};
   const std::uint64_t hit = reads.pages_hit.load();
   const std::uint64_t missed = reads.pages_missed.load();
@@ -308,6 +319,20 @@ void Disk::tell_late() {
     spdlog::warn("the server did not take note of the session: {}", told.error().to_string());
 }
 
+// Another machine's writes have found their place. Its user hears of it there, this one here, once.
+void Disk::note_branches(std::vector<std::string> names) {
+  const LdimState state = state_->current();
+  for (const std::string& name : names) {
+    if (is_own_branch(state, name)) continue;
+    if (std::find(branches_.begin(), branches_.end(), name) != branches_.end()) continue;
+    spdlog::warn(
+        "{} has a conflict branch, {}: what a machine wrote that did not get its lease back; when "
+        "nobody uses the two, keep one with 'rdim image resolve {} --keep {}' or '--keep {}'",
+        options_.image, name, options_.image, options_.image, name);
+  }
+  branches_ = std::move(names);
+}
+
 void Disk::on_event(const contract::ServerEvent& event) {
   using Kind = contract::ServerEvent::Kind;
   if (event.kind == Kind::kReady) {
@@ -336,6 +361,9 @@ void Disk::on_event(const contract::ServerEvent& event) {
       lease_wanted_by_ = who;
     }
     if (event.hand_off && write_back_ != nullptr) write_back_->hand_over(who);
+  } else if (event.kind == Kind::kBranches) {
+    const std::lock_guard lock(watch_mutex_);
+    note_branches(event.branches);
   } else if (event.kind == Kind::kLeaseLost && write_back_ != nullptr) {
     spdlog::warn(
         "{} has taken this image over; what is not sent yet becomes a branch as soon as "

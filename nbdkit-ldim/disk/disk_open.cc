@@ -3,6 +3,7 @@
 
 #include <thread>
 
+#include "common/base/parse.h"
 #include "common/contract/image_head.h"
 #include "nbdkit-ldim/disk/disk.h"
 
@@ -317,6 +318,11 @@ Status Disk::open_journal() {
   for (const JournalRecord& record : journal_->records(committed, ~std::uint64_t{0}))
     pending_.insert(record);
   tidy_ = std::make_unique<JournalTidy>(*journal_, pending_);
+  // A start that one notices explains itself.
+  constexpr double kLongSeconds = 2;
+  spdlog::log(stats.recovery_seconds < kLongSeconds ? spdlog::level::info : spdlog::level::warn,
+              "the journal was read in {:.2f} s: {}, {} records not yet on the server",
+              stats.recovery_seconds, format_size(stats.recovery_bytes), stats.recovered_records);
   return ok_status();
 }
 

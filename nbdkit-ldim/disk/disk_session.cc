@@ -279,6 +279,7 @@ Status Disk::tell_server_of_session() {
   const std::lock_guard lock(watch_mutex_);
   known_head_ = answer->image.head;
   known_head_sequence_ = answer->image.head_sequence;
+  note_branches(answer->image.branches);
   return ok_status();
 }
 

@@ -117,6 +117,7 @@ struct JournalStats {
   std::uint64_t cut_bytes = 0;  // torn tail that recovery gave up
   std::uint64_t cut_seals = 0;  // seals in it, of flushes that had not returned; worth a warning
   double recovery_seconds = 0;
+  std::uint64_t recovery_bytes = 0;  // read and verified for it
   bool failed = false;
 };
 

@@ -37,6 +37,8 @@ Status write_again(io::File& file, std::uint64_t from, std::uint64_t end) {
 }
 
 Status make_durable(const RecoveredSegment& recovered, std::uint64_t synced_order) {
+  // An epoch may be longer than a file: that it holds no seal says nothing.
+  if (recovered.next_order <= synced_order + 1) return ok_status();
   std::uint64_t from =
       recovered.first_order <= synced_order ? kRecordsStart + kStartBytes : kRecordsStart;
   for (const SealedEpoch& seal : recovered.seals) {
@@ -131,6 +133,7 @@ Status JournalImpl::start() {
   start_stats_.recovered_records = records_.size() + merged_.records.size();
   start_stats_.cut_bytes = found.cut_bytes;
   start_stats_.cut_seals = found.cut_seals;
+  start_stats_.recovery_bytes = found.read_bytes;
   start_stats_.recovery_seconds = std::chrono::duration<double>(clock_.boottime() - began).count();
   return ok_status();
 }

@@ -182,10 +182,15 @@ Status examine_file(io::FileSystem& fs, const JournalOptions& options, io::OpenM
     }
   }
   DIMS_TRY(collect_claims(scanner, end, seen, &out.cut_seals));
+  if (const auto log = seen.candidates.find(number); log != seen.candidates.end())
+    log->second.used_end = std::max(end, scanner.passed_end());
   if (scanner.unreadable()) seen.unreadable.insert_or_assign(number, *scanner.unreadable());
-  if (end != kRecordsStart) return ok_status();
-  DIMS_ASSIGN(const std::uint64_t used, scanner.used_end(kPageBytes));
-  if (scanner.unreadable()) seen.unreadable.insert_or_assign(number, *scanner.unreadable());
+  out.read_bytes += scanner.bytes_read();
+  if (end != kRecordsStart || scanner.passed_end() != 0) return ok_status();
+  SegmentScanner front(segment);
+  DIMS_ASSIGN(const std::uint64_t used, front.used_end(kPageBytes, kRecordsStart));
+  if (front.unreadable() && !scanner.unreadable())
+    seen.unreadable.insert_or_assign(number, *front.unreadable());
   if (used == kPageBytes) {
     out.reusable_number = number;
     out.reusable_bytes = bytes;
@@ -338,9 +343,7 @@ Result<RecoveredJournal> examine(io::FileSystem& fs, const JournalOptions& optio
   for (const std::uint64_t number : chain)
     out.segments.push_back(std::move(seen.candidates.at(number)));
   if (!out.segments.empty()) {
-    SegmentScanner tail(out.segments.back().segment);
-    DIMS_ASSIGN(const std::uint64_t used, tail.used_end(out.segments.back().end));
-    out.cut_bytes += used - out.segments.back().end;
+    out.cut_bytes += out.segments.back().used_end - out.segments.back().end;
   }
   return out;
 }

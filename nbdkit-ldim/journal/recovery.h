@@ -51,6 +51,7 @@ struct RecoveredSegment {
   std::vector<SealedEpoch> seals;
   // Behind the last good record:
   std::uint64_t end = 0;
+  std::uint64_t used_end = 0;  // behind the last byte that is not zero
   std::uint64_t next_order = 0;
   std::uint64_t open_epoch = 0;
   Digest chain;
@@ -87,8 +88,9 @@ struct RecoveredJournal {
   // start.
   std::uint64_t reusable_number = 0;
   std::uint64_t reusable_bytes = 0;
-  std::uint64_t cut_bytes = 0;  // behind the end, not zero, given up as a torn tail
-  std::uint64_t cut_seals = 0;  // seals among them: flushes that had not returned
+  std::uint64_t cut_bytes = 0;   // behind the end, not zero, given up as a torn tail
+  std::uint64_t cut_seals = 0;   // seals among them: flushes that had not returned
+  std::uint64_t read_bytes = 0;  // to find this out
 };
 
 // mode: how the files are opened; whoever goes on with them needs kReadWrite.

@@ -11,6 +11,14 @@ namespace {
 // The largest record fits with room to spare.
 constexpr std::size_t kWindowBytes = 2 * kMiB;
 static_assert(kMaxDataBytes + 300 * crypto::kTagBytes + sizeof(RecordHeader) < kWindowBytes);
+
+// Up to the last one that is not zero.
+std::size_t used_bytes(ByteView bytes) {
+  if (is_all_zero(bytes)) return 0;
+  while (bytes.back() == 0) bytes = bytes.first(bytes.size() - 1);
+  return bytes.size();
+}
+
 }  // namespace
 
 SegmentScanner::SegmentScanner(std::shared_ptr<JournalSegment> segment)
@@ -43,12 +51,20 @@ Result<ByteView> SegmentScanner::window(std::uint64_t at, std::size_t count) {
     const std::size_t want = std::max(
         count, std::min(kWindowBytes, std::max<std::size_t>(64 * kKiB, buffer_.size() * 2)));
     if (buffer_.size() < want) buffer_.resize(want);
+    // A record that begins in one window and ends in the next is not read twice.
+    std::size_t kept = 0;
+    if (at >= buffer_at_ && at < buffer_at_ + buffer_count_) {
+      kept = static_cast<std::size_t>(buffer_at_ + buffer_count_ - at);
+      std::memmove(buffer_.data(), buffer_.data() + (at - buffer_at_), kept);
+    }
     buffer_at_ = at;
-    buffer_count_ = 0;
-    const MutByteView to = MutByteView(buffer_).first(want);
-    auto got = segment_->file().read_some(at, to);
-    if (!got.ok() && got.error().code == ErrorCode::kIo) got = read_around(at, to);
-    DIMS_ASSIGN(buffer_count_, got);
+    buffer_count_ = kept;
+    const MutByteView to = MutByteView(buffer_).subspan(kept, want - kept);
+    auto got = segment_->file().read_some(at + kept, to);
+    if (!got.ok() && got.error().code == ErrorCode::kIo) got = read_around(at + kept, to);
+    DIMS_ASSIGN(const std::size_t more, got);
+    buffer_count_ += more;
+    bytes_read_ += more;
   }
   const std::size_t skip = static_cast<std::size_t>(at - buffer_at_);
   if (skip >= buffer_count_) return ByteView{};
@@ -80,6 +96,8 @@ Result<std::optional<ScannedRecord>> SegmentScanner::find_header(std::uint64_t f
   from = std::max(round_up(from, kAlign), kRecordsStart);
   for (;;) {
     DIMS_ASSIGN(const ByteView bytes, window(from, sizeof(RecordHeader)));
+    const std::size_t used = used_bytes(bytes);
+    if (used > 0) passed_end_ = std::max(passed_end_, from + used);
     if (bytes.size() < sizeof(RecordHeader)) return std::optional<ScannedRecord>();
     std::size_t at = 0;
     for (; at + sizeof(RecordHeader) <= bytes.size(); at += kAlign) {
@@ -98,17 +116,16 @@ Result<std::optional<ScannedRecord>> SegmentScanner::find_header(std::uint64_t f
   }
 }
 
-Result<std::uint64_t> SegmentScanner::used_end(std::uint64_t from) {
+Result<std::uint64_t> SegmentScanner::used_end(std::uint64_t from, std::uint64_t to) {
   std::uint64_t end = from;
   for (;;) {
+    if (from >= to) return end;
     DIMS_ASSIGN(ByteView bytes, window(from, 1));
     if (bytes.empty()) return end;
-    const std::uint64_t next = from + bytes.size();
-    if (!is_all_zero(bytes)) {
-      while (bytes.back() == 0) bytes = bytes.first(bytes.size() - 1);
-      end = from + bytes.size();
-    }
-    from = next;
+    if (bytes.size() > to - from) bytes = bytes.first(static_cast<std::size_t>(to - from));
+    const std::size_t used = used_bytes(bytes);
+    if (used > 0) end = from + used;
+    from += bytes.size();
   }
 }
 

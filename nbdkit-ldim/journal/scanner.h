@@ -28,14 +28,21 @@ class SegmentScanner {
   // The record at position(), with every block verified; nullopt if there is none or it is damaged.
   // Moves position() behind it.
   Result<std::optional<ScannedRecord>> next();
-  // From `from` on, the first header that opens (its blocks are not looked at).
+  // From `from` on, the first header that opens (its blocks are not looked at). Notes what it
+  // passes over that is not zero.
   Result<std::optional<ScannedRecord>> find_header(std::uint64_t from);
-  // Behind the last byte of [from, end of file) that is not zero; `from` if all are.
-  Result<std::uint64_t> used_end(std::uint64_t from);
+  // Behind the last byte of [from, to or the end of the file) that is not zero; `from` if all are.
+  Result<std::uint64_t> used_end(std::uint64_t from, std::uint64_t to = ~std::uint64_t{0});
+
+  // Behind the last byte, not zero, that find_header() came by; 0: none.
+  std::uint64_t passed_end() const { return passed_end_; }
 
   // The last place that the disk could not read, of what was looked at. What lies there counts as
   // something, and opens as nothing.
   std::optional<std::uint64_t> unreadable() const { return unreadable_; }
+
+  // What was asked of the file so far; no byte twice while it goes forward.
+  std::uint64_t bytes_read() const { return bytes_read_; }
 
   std::uint64_t position() const { return position_; }
   const std::shared_ptr<JournalSegment>& segment() const { return segment_; }
@@ -53,6 +60,8 @@ class SegmentScanner {
   Bytes buffer_;
   std::uint64_t buffer_at_ = 0;
   std::size_t buffer_count_ = 0;
+  std::uint64_t bytes_read_ = 0;
+  std::uint64_t passed_end_ = 0;
 };
 
 }  // namespace dims::ldim

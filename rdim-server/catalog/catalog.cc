@@ -42,6 +42,8 @@ Status Catalog::load() {
       image->revision = value.revision;
       image->lease_ends = lease_ends;
       names_[image->record.name] = image->record.id;
+      if (!image->record.conflict_of.empty())
+        branches_[image->record.conflict_of][image->record.name] = image->record.id;
       images_[image->record.id] = std::move(image);
       after = key;
     }

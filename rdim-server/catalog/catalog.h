@@ -54,6 +54,13 @@ class Catalog {
   // kConflict for a head that it has no more.
   Status remove_image(const contract::ImageRemoval& removal);
   std::size_t image_count();
+  // The conflict branches of the image of this name, by name. That one was made or removed is
+  // announced to who watches the image.
+  struct Branch {
+    std::string name;
+    ImageId id;
+  };
+  std::vector<Branch> branches_of(const std::string& name);
 
   // versions.cc. Version zero and sequence 0: the head. kNotFound.
   Result<contract::VersionInfo> get_version(const ImageId& image, const VersionId& version,
@@ -160,6 +167,7 @@ class Catalog {
   Status forget_gone(const VersionId& version);
   Status store_version(const VersionId& id, ByteView record);
   Status claim_name(const std::string& name, const ImageId& id);
+  void announce_branches(const std::string& conflict_of);
 
   contract::ObjectStore& objects_;
   contract::RefStore& refs_;
@@ -174,6 +182,8 @@ class Catalog {
   std::shared_mutex table_mutex_;
   std::map<ImageId, ImagePtr> images_;
   std::map<std::string, ImageId> names_;
+  // By the name of what they branched from.
+  std::map<std::string, std::map<std::string, ImageId>> branches_;
 };
 
 bool may_use_domain(const ImageRecord& image, const DomainId& domain);

@@ -84,10 +84,38 @@ Result<contract::ImageInfo> Catalog::create_image(const contract::ImageInfo& ask
   // The name first: cut short between the two, it points at nothing and may be claimed again.
   DIMS_TRY(claim_name(asked.name, asked.id));
   DIMS_TRY(save(*image, std::move(record)));
-  std::unique_lock lock(table_mutex_);
-  images_[asked.id] = image;
-  names_[asked.name] = asked.id;
+  {
+    std::unique_lock lock(table_mutex_);
+    images_[asked.id] = image;
+    names_[asked.name] = asked.id;
+    if (!asked.conflict_of.empty()) branches_[asked.conflict_of][asked.name] = asked.id;
+  }
+  announce_branches(asked.conflict_of);
+  std::lock_guard lock(image->mutex);
   return info_of(*image);
+}
+
+std::vector<Catalog::Branch> Catalog::branches_of(const std::string& name) {
+  std::vector<Branch> out;
+  std::shared_lock lock(table_mutex_);
+  const auto found = branches_.find(name);
+  if (found == branches_.end()) return out;
+  for (const auto& [branch, id] : found->second) out.push_back({branch, id});
+  return out;
+}
+
+// Which there are, each watcher is told as he may know them.
+void Catalog::announce_branches(const std::string& conflict_of) {
+  if (conflict_of.empty()) return;
+  contract::ServerEvent event;
+  event.kind = contract::ServerEvent::Kind::kBranches;
+  {
+    std::shared_lock lock(table_mutex_);
+    const auto home = names_.find(conflict_of);
+    if (home == names_.end()) return;
+    event.image = home->second;
+  }
+  events_.announce(event);
 }
 
 Status Catalog::claim_name(const std::string& name, const ImageId& id) {
@@ -144,9 +172,11 @@ Status Catalog::remove_image(const contract::ImageRemoval& removal) {
   const auto found = live(id);
   if (!found.ok()) return found.error();
   std::string name;
+  std::string conflict_of;
   {
     std::lock_guard lock((*found)->mutex);
     name = (*found)->record.name;
+    conflict_of = (*found)->record.conflict_of;
     if (!removal.lease.is_zero())
       DIMS_TRY(check_lease(**found, removal.lease, removal.token, true));
     else if (lease_is_live(**found))
@@ -164,11 +194,16 @@ Status Catalog::remove_image(const contract::ImageRemoval& removal) {
     std::unique_lock lock(table_mutex_);
     images_.erase(id);
     names_.erase(name);
+    if (const auto home = branches_.find(conflict_of); home != branches_.end()) {
+      home->second.erase(name);
+      if (home->second.empty()) branches_.erase(home);
+    }
   }
   contract::ServerEvent event;
   event.kind = contract::ServerEvent::Kind::kRemoved;
   event.image = id;
   events_.announce(event);
+  announce_branches(conflict_of);
   // What follows is tidying: a name without an image is free, a session without one pins nothing.
   DIMS_ASSIGN(const auto entry, refs_.get(name_key(name)));
   if (entry) DIMS_TRY(refs_.remove(name_key(name), entry->revision));

@@ -23,6 +23,8 @@ v1::Event::Kind kind_of(contract::ServerEvent::Kind kind) {
       return v1::Event::LEASE_LOST;
     case contract::ServerEvent::Kind::kRemoved:
       return v1::Event::REMOVED;
+    case contract::ServerEvent::Kind::kBranches:
+      return v1::Event::BRANCHES;
   }
   return v1::Event::READY;
 }
@@ -64,6 +66,7 @@ void to_proto(const contract::ImageInfo& image, v1::Image* out) {
   for (const contract::HolderInfo& machine : image.unsent) {
     holder_to_proto(machine, out->add_unsent());
   }
+  for (const std::string& branch : image.branches) out->add_branches(branch);
 }
 
 void to_proto(const contract::VersionInfo& version, v1::Version* out) {
@@ -101,6 +104,7 @@ void to_proto(const contract::ServerEvent& event, v1::Event* out) {
   out->set_sequence(event.sequence);
   if (event.who) holder_to_proto(*event.who, out->mutable_who());
   out->set_hand_off(event.hand_off);
+  for (const std::string& branch : event.branches) out->add_branches(branch);
 }
 
 Result<contract::ImageInfo> from_proto(const v1::CreateImageRequest& request) {

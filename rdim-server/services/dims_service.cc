@@ -1,5 +1,6 @@
 #include "rdim-server/services/dims_service.h"
 
+#include "rdim-server/services/branches.h"
 #include "rdim-server/services/convert.h"
 #include "rdim-server/services/gated_call.h"
 #include "rdim-server/services/get_stream.h"
@@ -99,8 +100,8 @@ DimsService::Unary* DimsService::OpenSession(Context* context,
                DIMS_TRY(check_machine(context_, caller, asked.machine));
                DIMS_ASSIGN(const bool part, may_name_version(context_, asked.image, asked.base));
                if (!part) return unknown_version(ErrorCode::kOtherHistory, asked.base);
-               DIMS_ASSIGN(const contract::SessionAnswer answer,
-                           context_.catalog.open_session(asked));
+               DIMS_ASSIGN(contract::SessionAnswer answer, context_.catalog.open_session(asked));
+               answer.image.branches = branches_for(context_, caller, answer.image.name);
                to_proto(answer, reply);
                return ok_status();
              });

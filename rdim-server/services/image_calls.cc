@@ -1,6 +1,7 @@
 // The calls about images and versions.
 #include <algorithm>
 
+#include "rdim-server/services/branches.h"
 #include "rdim-server/services/dims_service.h"
 #include "rdim-server/services/gated_call.h"
 #include "rdim-server/services/new_image.h"
@@ -39,12 +40,14 @@ DimsService::Unary* DimsService::GetImage(Context* context, const v1::GetImageRe
     // Where rights are asked for, an image that is not there is one that he may not see.
     return context_.gate.open_to_all() ? image.error() : access::denied();
   };
-  return run(Rpc::kGetImage, context, named, [this, reply, named](const access::Caller&) -> Status {
-    DIMS_ASSIGN(const ImageId id, named());
-    DIMS_ASSIGN(const contract::ImageInfo image, context_.catalog.get_image(id));
-    to_proto(image, reply);
-    return ok_status();
-  });
+  return run(Rpc::kGetImage, context, named,
+             [this, reply, named](const access::Caller& caller) -> Status {
+               DIMS_ASSIGN(const ImageId id, named());
+               DIMS_ASSIGN(contract::ImageInfo image, context_.catalog.get_image(id));
+               image.branches = branches_for(context_, caller, image.name);
+               to_proto(image, reply);
+               return ok_status();
+             });
 }
 
 DimsService::Unary* DimsService::ListImages(Context* context, const v1::ListImagesRequest* request,
@@ -58,8 +61,8 @@ DimsService::Unary* DimsService::ListImages(Context* context, const v1::ListImag
                std::string after = request->after_name();
                std::size_t bytes = 0;
                for (;;) {
-                 const auto images = context_.catalog.list_images(after, kImagesPerReply);
-                 for (const contract::ImageInfo& image : images) {
+                 auto images = context_.catalog.list_images(after, kImagesPerReply);
+                 for (contract::ImageInfo& image : images) {
                    after = image.name;
                    if (control.access(caller, image.id) < trust::Access::kRead &&
                        !control.may_administer(caller, image.id)) {
@@ -70,6 +73,7 @@ DimsService::Unary* DimsService::ListImages(Context* context, const v1::ListImag
                      reply->set_more(true);
                      return ok_status();
                    }
+                   image.branches = branches_for(context_, caller, image.name);
                    v1::Image* const out = reply->add_images();
                    to_proto(image, out);
                    bytes += out->ByteSizeLong();

@@ -126,6 +126,11 @@ Status claim_new_image(ServiceContext& context, const Caller& caller,
   const bool branch = !own && origin && origin->writable && !asked.conflict_of.empty() &&
                       origin->image.domain == asked.domain;
   if (!own && !branch) return denied();
+  // Who reads an image is told of its branches: nobody makes one of what he may not write.
+  if (!asked.conflict_of.empty() && !branch) {
+    const auto home = context.catalog.find_image(asked.conflict_of);
+    if (!home.ok() || control.access(caller, home->id) < Access::kWrite) return denied();
+  }
   if (!may_use_domain(context, caller, asked.domain, origin)) return denied();
   access::People::ImageRow row;
   row.owner = caller.user;

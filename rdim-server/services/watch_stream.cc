@@ -1,5 +1,6 @@
 #include "rdim-server/services/watch_stream.h"
 
+#include "rdim-server/services/branches.h"
 #include "rdim-server/services/convert.h"
 
 namespace dims::services {
@@ -32,30 +33,45 @@ Status WatchStream::subscribe(const v1::WatchRequest& request) {
           if (const auto stream = weak.lock()) stream->advance();
         });
       });
-  // What was announced before, while nobody here listened: the newest version of each.
+  // What was announced before, while nobody here listened: the newest version of each, and its
+  // conflict branches, also that there are none any more.
   for (const ImageId& image : images) {
     DIMS_ASSIGN(const contract::ImageInfo info, context_.catalog.get_image(image));
-    if (info.head.is_zero()) continue;
     contract::ServerEvent event;
-    event.kind = contract::ServerEvent::Kind::kNewVersion;
     event.image = image;
-    event.version = info.head;
-    event.sequence = info.head_sequence;
-    heads_.push_back(std::move(event));
+    if (!info.head.is_zero()) {
+      event.kind = contract::ServerEvent::Kind::kNewVersion;
+      event.version = info.head;
+      event.sequence = info.head_sequence;
+      first_.push_back(event);
+    }
+    event = {};
+    event.kind = contract::ServerEvent::Kind::kBranches;
+    event.image = image;
+    first_.push_back(std::move(event));
   }
   return ok_status();
 }
 
+bool WatchStream::name_branches(const access::Caller& caller, contract::ServerEvent& event) {
+  const auto image = context_.catalog.get_image(event.image);
+  if (!image.ok()) return false;
+  event.branches = branches_for(context_, caller, image->name);
+  return true;
+}
+
 std::optional<contract::ServerEvent> WatchStream::next_event() {
   const auto take = [this]() -> std::optional<contract::ServerEvent> {
-    if (heads_.empty()) return subscription_->take();
-    auto head = std::move(heads_.front());
-    heads_.pop_front();
-    return head;
+    if (first_.empty()) return subscription_->take();
+    auto event = std::move(first_.front());
+    first_.pop_front();
+    return event;
   };
   while (auto event = take()) {
     const access::Caller caller = context_.gate.caller(ticket_);
-    if (context_.gate.control().access(caller, event->image) >= trust::Access::kRead) return event;
+    if (context_.gate.control().access(caller, event->image) < trust::Access::kRead) continue;
+    const bool branches = event->kind == contract::ServerEvent::Kind::kBranches;
+    if (!branches || name_branches(caller, *event)) return event;
   }
   return std::nullopt;
 }

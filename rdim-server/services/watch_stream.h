@@ -1,5 +1,6 @@
-// The stream Watch: READY first, then the newest version of each image that it names, then what the
-// catalog announces. Costs no thread while nothing happens. Ends when its token does.
+// The stream Watch: READY first, then the newest version of each image that it names and its
+// conflict branches, then what the catalog announces. Costs no thread while nothing happens. Ends
+// when its token does.
 //
 // Threads: gRPC's, the executor's, and the announcer's for a wake-up. Ownership: owns itself from
 // begin() to OnDone. Memory: bounded by the subscription.
@@ -34,13 +35,15 @@ class WatchStream : public grpc::ServerWriteReactor<v1::Event>,
   void advance();
   // The next event that the caller may still see.
   std::optional<contract::ServerEvent> next_event();
+  // Names what the caller may know now; false: the image is gone.
+  bool name_branches(const access::Caller& caller, contract::ServerEvent& event);
 
   ServiceContext& context_;
   const Ticket ticket_;
   std::shared_ptr<WatchStream> self_;
   std::shared_ptr<catalog::Subscription> subscription_;
   std::mutex mutex_;
-  std::deque<contract::ServerEvent> heads_;  // to be told behind READY
+  std::deque<contract::ServerEvent> first_;  // to be told behind READY
   v1::Event event_;
   grpc::Status status_;
   bool ready_sent_ = false;

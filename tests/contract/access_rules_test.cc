@@ -180,6 +180,87 @@ TEST_CASE("a branch has the access list of what it branched from, and only its w
   CHECK(r.create(r.user(r.f.alice), r.branch_request(r.second, "new", {})).ok());
 }
 
+TEST_CASE("a conflict branch is named to whom it may be read by, and to nobody else") {
+  Rules r;
+  const VersionId origin = r.commit(r.alices);
+  // One with the image's list, which bob may read; one with a list of its own, which he may not.
+  auto shared = r.branch_request(r.f.random.id<ImageId>(), "alices.shared", origin);
+  shared.set_conflict_of("alices");
+  REQUIRE(r.create(r.user(r.f.alice), shared).ok());
+  auto own = r.branch_request(r.second, "alices.own", origin);
+  own.set_conflict_of("alices");
+  REQUIRE(r.create(r.user(r.f.alice), own).ok());
+  // An image that one may not write gets no branch, nor one that is not there.
+  auto foreign = r.branch_request(r.third, "alices.third", {});
+  foreign.set_conflict_of("hidden");
+  CHECK(r.create(r.user(r.f.alice), foreign).error_message() == "access denied");
+  foreign.set_conflict_of("nothing");
+  CHECK(r.create(r.user(r.f.alice), foreign).error_message() == "access denied");
+
+  const auto text = [](const auto& names) {
+    std::string out;
+    for (const std::string& name : names) out += name + " ";
+    return out;
+  };
+  const auto asked = [&](const Caller& caller) {
+    v1::GetImageRequest one;
+    one.set_name("alices");
+    v1::Image image;
+    REQUIRE(r.dims(&v1::Dims::Stub::GetImage, caller, one, &image).ok());
+    v1::ListImagesReply all;
+    REQUIRE(r.dims(&v1::Dims::Stub::ListImages, caller, v1::ListImagesRequest{}, &all).ok());
+    for (const v1::Image& row : all.images()) {
+      if (row.name() == "alices") CHECK(text(row.branches()) == text(image.branches()));
+      if (row.name() != "alices") CHECK(row.branches().empty());
+    }
+    return text(image.branches());
+  };
+  CHECK(asked(r.user(r.f.alice)) == "alices.own alices.shared ");
+  CHECK(asked(r.user(r.f.bob)) == "alices.shared ");
+  v1::OpenSessionRequest open;
+  open.set_image(field(r.f.image.view()));
+  open.set_session(std::string(16, 's'));
+  open.set_machine(field(r.f.laptop.machine.view()));
+  open.set_mode("readonly");
+  v1::OpenSessionReply opened;
+  REQUIRE(r.dims(&v1::Dims::Stub::OpenSession, r.laptop(Access::kRead), open, &opened).ok());
+  CHECK(text(opened.image().branches()) == "alices.shared ");  // its session is for the image alone
+
+  const auto watched = [&](const Caller& caller, auto&& then) {
+    grpc::ClientContext context;
+    r.world->say(context, r.world->token_of(caller));
+    v1::WatchRequest request;
+    request.add_images(field(r.f.image.view()));
+    const auto stream = r.world->dims->Watch(&context, request);
+    const auto next = [&] {
+      v1::Event event;
+      REQUIRE(stream->Read(&event));
+      return event;
+    };
+    CHECK(next().kind() == v1::Event::READY);
+    CHECK(next().kind() == v1::Event::NEW_VERSION);
+    const v1::Event first = next();
+    CHECK(first.kind() == v1::Event::BRANCHES);
+    CHECK(first.image() == field(r.f.image.view()));
+    then(text(first.branches()), next);
+    context.TryCancel();
+  };
+  watched(r.user(r.f.alice), [&](const std::string& first, const auto&) {
+    CHECK(first == "alices.own alices.shared ");
+  });
+  watched(r.user(r.f.bob), [&](const std::string& first, const auto& next) {
+    CHECK(first == "alices.shared ");
+    REQUIRE(
+        r.world->catalog->remove_image(r.second).ok());  // not his business: the same list again
+    CHECK(text(next().branches()) == "alices.shared ");
+    REQUIRE(r.world->catalog->remove_image(*ImageId::from_view(as_bytes(shared.id()))).ok());
+    const v1::Event event = next();
+    CHECK(event.kind() == v1::Event::BRANCHES);
+    CHECK(event.branches().empty());
+  });
+  watched(r.user(r.f.bob), [](const std::string& first, const auto&) { CHECK(first.empty()); });
+}
+
 TEST_CASE("new keys of an image name its head, or wait for who looks again") {
   Rules r;
   // The image has no version yet: its head is version 0.
@@ -406,6 +487,11 @@ TEST_CASE("the log is followed as long as one may, and announcements too") {
   v1::Event event;
   REQUIRE(watch->Read(&event));
   CHECK(event.kind() == v1::Event::READY);
+  for (const ImageId& image : {r.f.image, r.f.master}) {
+    REQUIRE(watch->Read(&event));
+    CHECK(event.kind() == v1::Event::BRANCHES);
+    CHECK(event.image() == field(image.view()));
+  }
 
   const auto tell = [&](const trust::Body& body, const crypto::SecretSigner& signer) {
     const trust::Position before = r.f.log->position();

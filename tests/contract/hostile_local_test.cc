@@ -1,6 +1,6 @@
 // Every file of a machine's folder, put where it does not belong: on another machine, in another
 // file's place, back from an earlier day. A login ends in a refusal or in the right keys, with the
-// server and without; and the file in its place again serves as before.
+// server and without; and the file in its place again serves as before. And a token that is over.
 #include <cstdio>
 #include <fstream>
 
@@ -67,6 +67,49 @@ struct Local {
 };
 
 }  // namespace
+
+TEST_CASE("a_token_that_has_expired_stops_no_start_of_a_disk_whose_cache_is_full") {
+  HostileWorld w;
+  const auto worker = w.work(w.desk, w.login(w.desk, "disk"));
+  io::MemoryFileSystem cache;
+  const auto read_through = [&](ldim::Disk& disk) {
+    return difference(DiskFixture::read_all(disk), w.contents.back());
+  };
+  {
+    auto disk = w.open_disk(worker, "disk", cache);
+    REQUIRE(disk.ok());
+    REQUIRE(read_through(**disk) == "");
+    require_ok((*disk)->close(std::chrono::seconds(5)));
+  }
+  const auto expire = [&] {
+    REQUIRE(worker.remote->hello().ok());  // it has a token, and thinks it good
+    w.world->clock.advance(std::chrono::hours(13));
+  };
+  expire();
+  {
+    // It does not wait for another login: it works from what it has, and is told of the server when
+    // there is a token again.
+    auto disk = w.open_disk(worker, "disk", cache);
+    INFO((disk.ok() ? "" : disk.error().to_string()));
+    REQUIRE(disk.ok());
+    CHECK(read_through(**disk) == "");
+    Bytes model = w.contents.back();
+    write_at(**disk, model, 8192, 4096, 5);
+    DiskFixture::sync(**disk);
+    CHECK(difference(DiskFixture::read_all(**disk), model) == "");
+    w.contents.back() = model;
+    require_ok((*disk)->close(std::chrono::seconds(5)));
+  }
+  // Nobody answers the login, either.
+  expire();
+  w.proxy->set_away(true);
+  auto disk = w.open_disk(worker, "disk", cache);
+  INFO((disk.ok() ? "" : disk.error().to_string()));
+  REQUIRE(disk.ok());
+  CHECK(read_through(**disk) == "");
+  w.proxy->set_away(false);
+  DiskFixture::sync(**disk);
+}
 
 TEST_CASE("every_file_of_a_machines_folder_put_elsewhere_opens_nothing_wrong") {
   Local l;

@@ -159,6 +159,9 @@ TEST_CASE_METHOD(Wire, "put, has, get, commit, diff and watch, over a kill of th
   v1::Event event;
   REQUIRE(watch->Read(&event));
   CHECK(event.kind() == v1::Event::READY);
+  REQUIRE(watch->Read(&event));
+  CHECK(event.kind() == v1::Event::BRANCHES);
+  CHECK(event.branches().empty());
 
   const auto data = chunk();
   const auto leaf = format::seal_node(key, format::ObjectKind::kLeaf, 1, {data.ref.object_key()},
@@ -202,6 +205,8 @@ TEST_CASE_METHOD(Wire, "put, has, get, commit, diff and watch, over a kill of th
   CHECK(event.kind() == v1::Event::NEW_VERSION);
   CHECK(event.version() == reply.version());
   CHECK(event.sequence() == 1);
+  REQUIRE(again->Read(&event));
+  CHECK(event.kind() == v1::Event::BRANCHES);
   again_context.TryCancel();
   grpc::ClientContext get_context;
   v1::GetImageRequest by_name;

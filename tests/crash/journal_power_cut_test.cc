@@ -1,5 +1,5 @@
 // The power goes off at a random call, also while recovering. States: DIMS_CRASH_STATES (default
-// 20000).
+// 20000, large 1000000).
 #include <catch2/catch.hpp>
 
 #include <atomic>
@@ -22,7 +22,7 @@ namespace {
 
 std::uint64_t states_wanted() {
   const char* given = std::getenv("DIMS_CRASH_STATES");
-  return given != nullptr ? std::strtoull(given, nullptr, 0) : rounds(20'000, 20'000);
+  return given != nullptr ? std::strtoull(given, nullptr, 0) : rounds(20'000, 1'000'000);
 }
 
 // Opens what a cut left, with up to two more cuts or kills while it recovers; then looks at every
@@ -109,7 +109,11 @@ TEST_CASE("power_cut_or_kill_under_parallel_writes_keeps_a_prefix") {
     ldim::Journal& journal = **opened;
     disk.stop_at_call(disk.calls() + 20 + model.random().below(200));
     std::mutex mutex;
-    std::map<std::uint64_t, ldim::JournalRecord> returned;
+    struct Written {
+      ldim::JournalRecord record;
+      Bytes bytes;  // no two writes are alike
+    };
+    std::map<std::uint64_t, Written> returned;
     std::set<std::uint64_t> flushed;
     std::vector<std::thread> threads;
     for (std::uint64_t t = 0; t < 4; ++t) {
@@ -117,18 +121,24 @@ TEST_CASE("power_cut_or_kill_under_parallel_writes_keeps_a_prefix") {
         SeededRandom random(run_seed * 8 + t);
         for (int i = 0; i < 200; ++i) {
           const std::uint64_t offset = random.below(kMiB);
-          const Bytes data(1 + random.below(9000), static_cast<std::uint8_t>(offset));
+          Bytes data(16 + random.below(9000));
+          random.fill(data);
           const auto records = journal.append(ldim::WriteKind::kData, {offset, data.size()}, data);
           if (!records.ok()) return;
           {
             const std::lock_guard lock(mutex);
-            for (const auto& record : *records) returned[record.order] = record;
+            for (const auto& record : *records) {
+              const auto at = data.begin() + static_cast<std::ptrdiff_t>(record.range.offset) -
+                              static_cast<std::ptrdiff_t>(offset);
+              const auto count = static_cast<std::ptrdiff_t>(record.range.count);
+              returned[record.order] = {record, Bytes(at, at + count)};
+            }
           }
           if (random.below(8) != 0) continue;
           std::set<std::uint64_t> before;
           {
             const std::lock_guard lock(mutex);
-            for (const auto& [order, record] : returned) before.insert(order);
+            for (const auto& [order, write] : returned) before.insert(order);
           }
           if (!journal.flush().ok()) return;
           const std::lock_guard lock(mutex);
@@ -150,7 +160,8 @@ TEST_CASE("power_cut_or_kill_under_parallel_writes_keeps_a_prefix") {
       for (const auto& record : records) found[record.order] = record;
       for (const std::uint64_t order : flushed) REQUIRE(found.count(order) == 1);
       const std::uint64_t last = records.empty() ? 0 : records.back().order;
-      for (const auto& [order, record] : returned) {
+      for (const auto& [order, write] : returned) {
+        const ldim::JournalRecord& record = write.record;
         if (order > last && !killed) continue;
         REQUIRE(found.count(order) == 1);  // no hole
         REQUIRE(found[order].range == record.range);
@@ -158,6 +169,7 @@ TEST_CASE("power_cut_or_kill_under_parallel_writes_keeps_a_prefix") {
         REQUIRE((*recovered)
                     ->read(found[order].location, record.range, record.range.offset, text)
                     .ok());
+        REQUIRE((text == write.bytes));  // never another write's, nor an older one's
       }
     }
   }

@@ -1,4 +1,5 @@
 // What other systems gave their guests to read. Names: situation_outcome.
+#include <atomic>
 #include <thread>
 #include <nlohmann/json.hpp>
 
@@ -132,6 +133,56 @@ TEST_CASE("offline_ready_is_told_from_verified_pages_only") {
   CHECK(!disk->status(true)["offline_ready"]["ready"].get<bool>());
   CHECK(difference(DiskFixture::read_all(*disk), content) == "");  // fetched again
   CHECK(disk->status(true)["offline_ready"]["ready"].get<bool>());
+}
+
+TEST_CASE("damaged_cache_blocks_stop_neither_a_start_nor_a_read_and_are_fetched_again") {
+  DiskFixture t;
+  t.options.read_ahead = false;
+  FakeRemote remote;
+  const Bytes content = random_content(t.random, 2 * kMiB);
+  commit_content(remote, t.key.key, "disk", content, t.random);
+  SimFileSystem fs;
+  CHECK(difference(DiskFixture::read_all(*t.open(fs, remote)), content) == "");
+  const auto damage = [&] {
+    for (const std::string& name : names_in(fs, "/ldim/cache")) {
+      const std::string path = "/ldim/cache/" + name;
+      const Bytes bytes = fs.peek(path);
+      for (std::size_t at = t.random.below(64 * kKiB); at < bytes.size(); at += 64 * kKiB) {
+        const Bytes flipped{static_cast<std::uint8_t>(bytes[at] ^ 0x10)};
+        fs.poke(path, at, flipped);
+      }
+    }
+  };
+  damage();
+  auto disk = t.open(fs, remote);  // while it was not looking
+  CHECK(difference(DiskFixture::read_all(*disk), content) == "");
+  damage();  // under its hands
+  CHECK(difference(DiskFixture::read_all(*disk), content) == "");
+  disk.reset();
+  disk = t.open(fs, remote);
+  CHECK(difference(DiskFixture::read_all(*disk), content) == "");
+  CHECK(disk->status(true)["offline_ready"]["ready"].get<bool>());
+  // Nobody to fetch it from: that read waits, the disk works on.
+  damage();
+  remote.set_available(false);
+  std::atomic<bool> answered{false};
+  Bytes all;
+  std::thread reader([&] {
+    all = DiskFixture::read_all(*disk);
+    answered = true;
+  });
+  while (disk->status(false)["fetched"]["waiting"].get<std::uint64_t>() == 0)
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  CHECK(!answered);
+  const Bytes data(4096, 1);
+  require_ok(disk->write({0, data.size()}, data.data(), true));
+  Bytes got(4096);
+  require_ok(disk->read({0, got.size()}, got.data()));
+  CHECK(got == data);
+  remote.set_available(true);
+  reader.join();
+  CHECK(difference(Bytes(all.begin() + 4096, all.end()),
+                   Bytes(content.begin() + 4096, content.end())) == "");
 }
 
 TEST_CASE("server_away_and_every_page_cached_starts_and_reads") {

@@ -1,9 +1,9 @@
 // Histories that part: restored copies, other machines, masters that move on. Names:
 // situation_outcome.
 #include <algorithm>
+#include <atomic>
 #include <condition_variable>
 #include <mutex>
-#include <set>
 #include <thread>
 #include <nlohmann/json.hpp>
 
@@ -19,6 +19,17 @@ Bytes head_content(FakeRemote& remote, const format::KeyFile& key, const std::st
   REQUIRE(image.ok());
   return read_version(remote, key, image->id, image->head);
 }
+
+// Time moves when the test says so; read by every thread of many disks.
+class SteppedClock : public Clock {
+ public:
+  std::chrono::nanoseconds boottime() override { return std::chrono::nanoseconds(now_.load()); }
+  std::chrono::nanoseconds wall() override { return boottime(); }
+  void advance(std::chrono::nanoseconds by) { now_ += by.count(); }
+
+ private:
+  std::atomic<std::int64_t> now_{std::chrono::nanoseconds(std::chrono::hours(1)).count()};
+};
 
 }  // namespace
 
@@ -223,15 +234,61 @@ TEST_CASE("a_base_that_nobody_has_any_more_keeps_every_unsent_write_in_the_journ
 }
 
 TEST_CASE("clients_of_a_server_that_was_away_do_not_all_come_back_at_once") {
-  SeededRandom random(seed());
-  std::set<std::int64_t> pauses;
-  for (int machine = 0; machine < 200; ++machine) {
-    const auto pause = ldim::jittered(std::chrono::milliseconds(5000), random);
-    CHECK(pause >= std::chrono::milliseconds(3750));
-    CHECK(pause <= std::chrono::milliseconds(6250));
-    pauses.insert(pause.count());
+  // Machines that all fail at the same instant, and wait for their first retry: 250 ms, each its
+  // own share more or less.
+  struct Machine {
+    explicit Machine(std::uint64_t number, std::shared_ptr<FakeServer> server)
+        : random(seed() + number), remote(std::move(server)) {}
+    std::uint64_t tries() const { return remote.calls(RemoteCall::kCommit) - before; }
+    io::MemoryFileSystem fs;
+    SeededRandom random;
+    FakeRemote remote;
+    std::uint64_t before = 0;
+    std::unique_ptr<ldim::Disk> disk;
+  };
+  constexpr std::uint64_t kMachines = 20;
+  SteppedClock clock;
+  DiskFixture t;
+  t.options.journal_bytes = 2 * kMiB;
+  t.options.read_ahead = false;
+  auto server = std::make_shared<FakeServer>();
+  std::vector<std::unique_ptr<Machine>> machines;
+  for (std::uint64_t i = 0; i < kMachines; ++i) {
+    machines.push_back(std::make_unique<Machine>(i, server));
+    Machine& m = *machines.back();
+    t.options.image = "disk" + std::to_string(i);
+    Bytes content(64 * kKiB, 1);
+    commit_content(m.remote, t.key.key, t.options.image, content, m.random);
+    auto opened = ldim::Disk::open(t.options, {m.remote, m.fs, clock, m.random});
+    REQUIRE(opened.ok());
+    m.disk = std::move(*opened);
+    write_at(*m.disk, content, 0, 4096, 2);
+    m.before = m.remote.calls(RemoteCall::kCommit);
+    m.remote.fail(RemoteCall::kCommit, make_error(ErrorCode::kUnavailable, "away"), 1'000'000);
+    REQUIRE(m.disk->sync(false, {}).ok());
   }
-  CHECK(pauses.size() > 50);
+  const auto waits_until = [&](auto&& condition) {
+    for (int i = 0; i < 6000 && !condition(); ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    return condition();
+  };
+  const auto came_back = [&] {
+    return static_cast<std::uint64_t>(std::count_if(machines.begin(), machines.end(),
+                                                    [](const auto& m) { return m->tries() >= 2; }));
+  };
+  REQUIRE(waits_until([&] {
+    return std::all_of(machines.begin(), machines.end(), [](const auto& m) {
+      return !m->disk->status(false)["write_back"]["trouble"].template get<std::string>().empty();
+    });
+  }));
+  CHECK(came_back() == 0);
+  // Just before the pause that all of them would have without their own share.
+  clock.advance(std::chrono::milliseconds(249));
+  CHECK(waits_until([&] { return came_back() > 0; }));
+  std::this_thread::sleep_for(std::chrono::seconds(1));  // whoever may come has come
+  CHECK(came_back() < kMachines);
+  clock.advance(std::chrono::milliseconds(64));
+  CHECK(waits_until([&] { return came_back() == kMachines; }));
 }
 
 TEST_CASE("a_dead_holders_lease_ends_and_the_next_machine_starts") {

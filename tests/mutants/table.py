@@ -26,6 +26,9 @@ MUTANTS = [
      [("fault_client", "a_client_that_goes*")]),
     ("failed_sync_does_not_latch", JOURNAL + "journal_flush.cc",
      "if (!done.ok()) done = fail(done.error());", "done = ok_status();", [("test_journal", ""), ("fault_client", "")]),
+    ("recovered_writes_are_believed_to_be_on_disk", JOURNAL + "journal_open.cc",
+     "if (recovered.next_order <= synced_order + 1) return", "if (recovered.next_order > 0) return",
+     [("test_journal", "*before_a_restart*"), ("crash_journal", "")]),
     ("lost_seal_is_no_damage", JOURNAL + "recovery.cc",
      "if (refuse_damage && (newest_order < seen.synced_claim || newest_order < seen.trimmed.order))",
      "if (refuse_damage && newest_order < seen.trimmed.order)", [("test_journal", ""), DAMAGE]),
@@ -51,6 +54,21 @@ MUTANTS = [
      "  const auto answer = parts_.remote.commit(order);",
      "  DIMS_TRY(parts_.state.update([&](LdimState& s) { s.committed = {through.journal, through.epoch, "
      "through.digest}; }));\n  const auto answer = parts_.remote.commit(order);", [NETWORK]),
+    ("all_machines_come_back_in_step", WRITE_BACK,
+     "parts_.clock.boottime() + jittered(retry_pause_, parts_.random);", "parts_.clock.boottime() + retry_pause_;",
+     [("fault_client", "clients_of_a_server*")]),
+    ("ack_sent_answered_before_the_server_has_the_objects", WRITE_BACK,
+     "    DIMS_TRY(uploader.finish());\n    done.root = built.root;",
+     "    {\n      const std::lock_guard early(mutex_);\n      stats_.sent_epoch = through.epoch;\n    }\n"
+     "    DIMS_TRY(uploader.finish());\n    done.root = built.root;", [("test_disk", "*ack=sent*")]),
+    ("ack_received_answered_when_it_is_sent", "nbdkit-ldim/disk/disk_io.cc",
+     "? AckPoint::kReceived", "? AckPoint::kSent", [("test_disk", "*ack=received*")]),
+    ("ack_committed_answered_when_it_is_received", "nbdkit-ldim/disk/disk_io.cc",
+     ": AckPoint::kCommitted;", ": AckPoint::kReceived;", [("test_disk", "*ack=committed*")]),
+    ("branch_named_to_who_may_not_read_it", "rdim-server/services/branches.cc",
+     ">= trust::Access::kRead ||", ">= trust::Access::kNone ||", [("test_access", "*conflict branch is named*")]),
+    ("branch_that_is_resolved_is_not_announced", CATALOG + "images.cc",
+     "  announce_branches(conflict_of);\n  // What follows", "  // What follows", [("test_catalog", "*conflict branches*")]),
     ("base_never_recorded", WRITE_BACK,
      "Status recorded = record_base();", "Status recorded = ok_status();", [VERSIONS]),
     ("open_epoch_committed_too", WRITE_BACK,
@@ -183,3 +201,9 @@ MUTANTS = [
      "      (void)to_send;\n",
      [("fault_client", "a_holder_that*")]),
 ]
+
+
+def rows():
+    """The lines of the table in docs/reliability.md."""
+    for name, _, _, _, tests in MUTANTS:
+        yield f"| {name} | " + ", then ".join(f"`{program} {wanted}`" if wanted else f"`{program}`" for program, wanted in tests) + " |"

@@ -22,7 +22,8 @@ class FakeRemote::Stream : public EventStream {
         network_(std::move(network)),
         images_(std::move(images)),
         session_(session),
-        next_(server_->event_count()) {
+        next_(server_->event_count()),
+        first_(server_->first_events(images_)) {
     std::lock_guard lock(network_->mutex);
     outage_ = network_->outage;
     // The listener may run while this stream dies: it holds only the network.
@@ -43,6 +44,7 @@ class FakeRemote::Stream : public EventStream {
     for (;;) {
       if (network_->down || cancelled_) return ended();
       if (network_->outage != outage_) return away();
+      if (first_told_ < first_.size()) return first_[first_told_++];
       if (auto event = server_->event_after(next_, images_, session_)) {
         next_ = event->second;
         return event->first;
@@ -66,6 +68,8 @@ class FakeRemote::Stream : public EventStream {
   std::vector<ImageId> images_;
   SessionId session_;
   std::size_t next_;
+  std::vector<ServerEvent> first_;
+  std::size_t first_told_ = 0;
   std::uint64_t outage_ = 0;
   std::uint64_t listener_ = 0;
   bool ready_ = false;

@@ -50,7 +50,42 @@ ImageInfo FakeServer::info_locked(const Image& image) const {
     info.holder = image.holder;
     info.holder->expires_in = image.expired ? std::chrono::milliseconds(0) : kLeaseTerm;
   }
+  info.branches = branches_locked(info.name);
   return info;
+}
+
+std::vector<std::string> FakeServer::branches_locked(const std::string& name) const {
+  std::vector<std::string> out;
+  for (const auto& [id, image] : images_) {
+    if (image.info.conflict_of == name) out.push_back(image.info.name);
+  }
+  std::sort(out.begin(), out.end());
+  return out;
+}
+
+void FakeServer::announce_branches_locked(const std::string& conflict_of) {
+  for (const auto& [id, image] : images_) {
+    if (conflict_of.empty() || image.info.name != conflict_of) continue;
+    ServerEvent event;
+    event.kind = ServerEvent::Kind::kBranches;
+    event.image = id;
+    event.branches = branches_locked(conflict_of);
+    announce_locked(event);
+  }
+}
+
+std::vector<ServerEvent> FakeServer::first_events(const std::vector<ImageId>& images) {
+  std::lock_guard lock(mutex_);
+  std::vector<ServerEvent> out;
+  for (const ImageId& id : images) {
+    const auto found = images_.find(id);
+    if (found == images_.end()) continue;
+    ServerEvent& event = out.emplace_back();
+    event.kind = ServerEvent::Kind::kBranches;
+    event.image = id;
+    event.branches = branches_locked(found->second.info.name);
+  }
+  return out;
 }
 
 void FakeServer::announce_locked(ServerEvent event, std::optional<SessionId> only_for) {
@@ -63,7 +98,7 @@ contract::ServerInfo FakeServer::hello() {
 }
 
 Result<ImageInfo> FakeServer::create_image(const ImageInfo& asked) {
-  std::lock_guard lock(mutex_);
+  Announce lock(*this);
   const auto same = images_.find(asked.id);
   if (same != images_.end()) {
     const ImageInfo& there = same->second.info;
@@ -92,6 +127,7 @@ Result<ImageInfo> FakeServer::create_image(const ImageInfo& asked) {
     image.info.head_sequence = origin->second.record.sequence;
   }
   const auto placed = images_.emplace(asked.id, std::move(image)).first;
+  announce_branches_locked(asked.conflict_of);
   return info_locked(placed->second);
 }
 
@@ -129,11 +165,13 @@ Status FakeServer::remove_image(const ImageRemoval& removal) {
     error.holder = image->holder.machine_name;
     return error;
   }
+  const std::string conflict_of = image->info.conflict_of;
   images_.erase(id);
   ServerEvent event;
   event.kind = ServerEvent::Kind::kRemoved;
   event.image = id;
   announce_locked(event);
+  announce_branches_locked(conflict_of);
   return ok_status();
 }
 

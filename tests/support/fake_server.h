@@ -53,6 +53,8 @@ class FakeServer {
                                   const VersionId& new_version);
   contract::RemoteStoreInfo store_info();
 
+  // What a watch of these images is told behind READY: their conflict branches.
+  std::vector<contract::ServerEvent> first_events(const std::vector<ImageId>& images);
   // Events since the server began, for those who watch. Returns the number of events so far.
   std::size_t event_count();
   // The first event at or after `from` that this watcher is meant to see, and the place behind it.
@@ -105,6 +107,8 @@ class FakeServer {
 
   Result<Image*> image_locked(const ImageId& id);
   contract::ImageInfo info_locked(const Image& image) const;
+  std::vector<std::string> branches_locked(const std::string& name) const;
+  void announce_branches_locked(const std::string& conflict_of);
   Status check_lease_locked(const Image& image, const LeaseId& lease, std::uint64_t token) const;
   std::vector<ObjectKey> missing_locked(const ObjectKey& root);
   Result<ObjectKey> root_locked(const ImageId& image, const VersionId& version) const;

@@ -142,6 +142,7 @@ struct SimDisk {
 
   std::uint64_t calls = 0;
   std::uint64_t syncs = 0;
+  std::uint64_t bytes_read = 0;
   std::map<std::uint64_t, SimFault> plan;
   std::optional<std::uint64_t> stop_at;
   bool fail_next_sync = false;
@@ -193,6 +194,7 @@ class SimFile : public io::File {
     if (offset >= inode_->now.size()) return std::size_t{0};
     const std::size_t n = std::min<std::size_t>(out.size(), inode_->now.size() - offset);
     std::copy_n(inode_->now.begin() + static_cast<std::ptrdiff_t>(offset), n, out.begin());
+    disk_->bytes_read += n;
     return n;
   }
 
@@ -426,6 +428,10 @@ std::unique_ptr<SimFileSystem> SimFileSystem::copy() const {
 std::uint64_t SimFileSystem::calls() const {
   const std::lock_guard lock(disk_->mutex);
   return disk_->calls;
+}
+std::uint64_t SimFileSystem::bytes_read() const {
+  const std::lock_guard lock(disk_->mutex);
+  return disk_->bytes_read;
 }
 std::uint64_t SimFileSystem::syncs() const {
   const std::lock_guard lock(disk_->mutex);

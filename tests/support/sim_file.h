@@ -82,7 +82,8 @@ class SimFileSystem : public io::FileSystem {
   void poke(const std::string& path, std::uint64_t offset, ByteView bytes);  // durable at once
   void plant(const std::string& path, ByteView bytes);                       // a durable file
   void erase(const std::string& path);                                       // durable at once
-  std::uint64_t syncs() const;  // sync_data() calls that succeeded
+  std::uint64_t bytes_read() const;  // given to readers so far
+  std::uint64_t syncs() const;       // sync_data() calls that succeeded
 
  private:
   std::shared_ptr<SimDisk> disk_;

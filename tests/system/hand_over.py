@@ -1,12 +1,15 @@
 #!/usr/bin/python3
 """Two machines want one image: polite hand-off, take-over, the loser's branch, and the end of the conflict.
 
-The one who asks with lease=hand-off gets all that the holder had flushed; the holder's guest goes on, and what it writes
-afterwards is a branch, complete, as soon as the other one has committed. lease=take-over wins against a holder that does not
-answer. 'rdim image resolve' keeps one side and puts the other into the history.
+The one who asks with lease=hand-off gets all that the holder had flushed, and is told how much is left while it waits; the
+holder's guest goes on, and what it writes afterwards is a branch, complete, as soon as the other one has committed. Both sides
+hear of it. lease=take-over wins against a holder that does not answer. 'rdim image resolve' keeps one side and puts the other
+into the history.
 """
+import re
 import signal
 import sys
+import threading
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "lib"))
@@ -23,6 +26,34 @@ SIZE = 8 * MIB
 def export_equals(world, server, key, name, model, what):
     world.export_image(server, key, name, world.path("out"))
     check_files(world.path("out"), model.path, what)
+
+
+def plain(world, disk):
+    return world.run(*disk.ldim_command("status"))
+
+
+def table(world, server):
+    """What 'rdim image ls' prints: the rows by name, each a list of cells."""
+    lines = world.run(world.bin / "rdim", "--server", server.address, "image", "ls").splitlines()
+    rows = [re.split(r"  +", line.strip()) for line in lines]
+    return {row[0]: dict(zip(rows[0], row)) for row in rows[1:]}
+
+
+def announced(world, server, key, loser, winner, branch):
+    """Both sides are told of the branch, the winner by the server."""
+    wait_until(lambda: winner.status()["conflict_branches"] == [branch], 60, "the winner heard of the loser's branch")
+    check_says(plain(world, winner), f"conflict branch     {branch}: writes that are not in the image", "rdim image resolve")
+    check_says(plain(world, loser), f"conflict branch     {branch}: another machine has written")
+    check_equal(winner.status()["branch"], "", "the branch that the winner goes on")
+    check_equal(loser.status()["conflict_branches"], [], "branches of the loser's branch")
+    warnings = [line for line in winner.log_text().splitlines() if f"has a conflict branch, {branch}" in line]
+    check_equal(len(warnings), 1, "warnings in the winner's log")
+    check_says(warnings[0], "--keep disk'", f"--keep {branch}'")
+    check_equal(world.images(server, key)["disk"]["branches"], [branch], "branches in the image's JSON")
+    rows = table(world, server)
+    check_equal(rows["disk"]["CONFLICT BRANCHES"], branch, "the image's row of 'rdim image ls'")
+    check_equal(rows[branch]["CONFLICT OF"], "disk", "the branch's row of 'rdim image ls'")
+    check_says(world.run(world.bin / "rdim", "--server", server.address, "image", "info", "--fast", "disk"), "conflict branch", branch)
 
 
 def polite(world, server, key, model):
@@ -48,6 +79,7 @@ def polite(world, server, key, model):
     export_equals(world, server, key, branch, theirs, "alpha's branch")
     export_equals(world, server, key, "disk", model, "the head is beta's")
     check_equal(world.images(server, key)[branch]["conflict_of"], "disk", "what the branch says it is of")
+    announced(world, server, key, alpha, beta, branch)
     return alpha, guest, beta, other, theirs, branch
 
 
@@ -68,7 +100,10 @@ def resolve(world, server, key, model, sides, branch):
     export_equals(world, server, key, "disk", theirs, "resolved: the branch was kept")
     aside = report["put_aside"][0]["sequence"]
     export_equals(world, server, key, f"disk@{aside}", model, "resolved: the other side is in the history")
-    check_equal([n for n in world.images(server, key) if "conflict" in n], [], "branches left")
+    images = world.images(server, key)
+    check_equal([n for n in images if "conflict" in n], [], "branches left")
+    check_equal(images["disk"]["branches"], [], "branches in the image's JSON when all is resolved")
+    check_equal(table(world, server)["disk"]["CONFLICT BRANCHES"], "-", "the image's row when all is resolved")
     code, out, err = world.run(*command, check_code=None)
     check(code != 0, "resolved twice")
     check_says(out + err, "no conflict branch")
@@ -81,7 +116,9 @@ def idle(world, server, key, model):
     check_disk(guest, model, "alpha: the resolved image")
     scribble(world, guest, model)
     guest.shutdown()
-    beta = world.disk(server, key, "disk", "cache-b", machine="beta", lease="hand-off")
+    beta = waits(world, server, key, alpha)
+    check_equal(beta.status()["conflict_branches"], [], "branches that the next session hears of when all is resolved")
+    check("conflict branch" not in plain(world, beta), "a branch that is gone is still shown")
     other = beta.connect()
     check_disk(other, model, "beta: what the idle alpha had")
     scribble(world, other, model)
@@ -92,6 +129,35 @@ def idle(world, server, key, model):
     check_equal(alpha.status()["branch"], "", "branch of a machine that had nothing to lose")
     alpha.leave(guest)
     alpha.stop()
+
+
+def waits(world, server, key, holder):
+    """Who waits for a hand-off is told how much the holder still has to send."""
+    def unsent():
+        one = world.images(server, key)["disk"]["holder"]
+        return one["unsent_bytes"] if one else 0
+    wait_until(unsent, 60, "the server was told what the holder has to send")
+    beta = world.disk_stopped(server, key, "disk", "cache-b", machine="beta", lease="hand-off", hand_off_wait="60s")
+    holder.process.send_signal(signal.SIGSTOP)  # it sends nothing for now
+    left = unsent()
+    seen = []
+
+    def look():
+        try:
+            wait_until(lambda: f"alpha still has {left} bytes to send" in beta.log_text(), 50, "the one who waits was told")
+            seen.append(world.run(world.bin / "rdim", "--server", server.address, "image", "info", "--fast", "disk"))
+        finally:
+            holder.process.send_signal(signal.SIGCONT)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        beta.start()  # waits
+    finally:
+        looking.join()
+    check_says(beta.log_text(), "waiting up to 60 s for the lease", f"alpha still has {left} bytes to send")
+    check_says(seen[0], "alpha", "not sent yet")
+    return beta
 
 
 def take_over(world, server, key, model):
@@ -118,6 +184,7 @@ def take_over(world, server, key, model):
     export_equals(world, server, key, branch, theirs, "the loser's branch")
     export_equals(world, server, key, "disk", model, "the winner's head")
     check_equal(named(world, server, key), [], "machines that may hold unsent writes, after all is on the branch")
+    announced(world, server, key, alpha, beta, branch)
     alpha.leave(guest)
     alpha.stop()
     beta.leave(other)

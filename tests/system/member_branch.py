@@ -38,6 +38,7 @@ def run(world):
     loser.sync()
     branch = loser.status()["branch"]
     check_says(branch, "anns.conflict-laptop-")
+    wait_until(lambda: winner.status()["conflict_branches"] == [branch], 90, "desk heard of laptop's branch")
     org.restart()
     scribble(world, guest, lost)  # and it goes on there
     loser.sync()
@@ -47,6 +48,8 @@ def run(world):
         check_files(out, wanted.path, name)
         out.unlink()
     check_equal(sorted(i["name"] for i in ann.rdim("image", "ls")["images"]), ["anns", branch], "ann's images")
+    check_equal({i["name"]: i["branches"] for i in ann.rdim("image", "ls")["images"]}, {"anns": [branch], branch: []}, "branches that ann is told of")
+    check_equal(bob.rdim("image", "ls")["images"], [], "images that bob is told of")
     refused(bob.rdim, "image", "export", branch, world.path("stolen.raw"))
     for disk, handle in ((loser, guest), (winner, other)):
         disk.leave(handle)

@@ -129,6 +129,52 @@ TEST_CASE_METHOD(CatalogFixture, "a branch begins as its origin and goes its own
   CHECK(code_of(catalog->create_image(grown)) == ErrorCode::kInvalidArgument);
 }
 
+TEST_CASE_METHOD(CatalogFixture, "an image's conflict branches are known and announced") {
+  const ImageInfo image = make_image("disk");
+  const VersionId origin = commit_tree(image, acquire(image));
+  make_image("other");
+  const auto branch = [&](const std::string& name) {
+    ImageInfo asked = wanted(name);
+    asked.origin = origin;
+    asked.conflict_of = "disk";
+    const auto made = catalog->create_image(asked);
+    REQUIRE(made.ok());
+    CHECK(catalog->create_image(asked).ok());  // the answer was lost
+    return *made;
+  };
+  const auto names = [&](const std::string& of) {
+    std::string out;
+    for (const auto& one : catalog->branches_of(of)) {
+      CHECK(catalog->find_image(one.name)->id == one.id);
+      out += one.name + " ";
+    }
+    return out;
+  };
+  using Kind = contract::ServerEvent::Kind;
+  const auto watcher = catalog->events().subscribe({image.id}, SessionId{}, [] {});
+  const auto told = [&] {
+    const auto event = watcher->take();
+    return event && event->kind == Kind::kBranches && event->image == image.id &&
+           !watcher->take();  // said once, however often it is asked for
+  };
+  CHECK(names("disk").empty());
+  const ImageInfo second = branch("disk.conflict-pc2-1");
+  CHECK(told());
+  const ImageInfo first = branch("disk.conflict-pc1-1");
+  CHECK(told());
+  CHECK(names("disk") == "disk.conflict-pc1-1 disk.conflict-pc2-1 ");
+  CHECK(names("other").empty());
+  CHECK(names(first.name).empty());
+  restart();
+  CHECK(names("disk") == "disk.conflict-pc1-1 disk.conflict-pc2-1 ");
+  const auto again = catalog->events().subscribe({image.id}, SessionId{}, [] {});
+  REQUIRE(catalog->remove_image(first.id).ok());
+  CHECK(again->take()->kind == Kind::kBranches);
+  CHECK(names("disk") == "disk.conflict-pc2-1 ");
+  REQUIRE(catalog->remove_image(second.id).ok());
+  CHECK(names("disk").empty());
+}
+
 TEST_CASE_METHOD(CatalogFixture, "a branch in another domain may use its origin's objects") {
   const ImageInfo image = make_image("disk");
   const VersionId origin = commit_tree(image, acquire(image));

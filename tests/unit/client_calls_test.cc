@@ -212,6 +212,11 @@ class Story {
     auto events = remote_.watch({image_.id}, session_.session).value();
     const auto next = [&] { return events->next(std::chrono::seconds(30)); };
     REQUIRE(next()->kind == Kind::kReady);
+    const auto none = next();
+    REQUIRE(none.ok());
+    CHECK(none->kind == Kind::kBranches);
+    CHECK(none->image == image_.id);
+    CHECK(none->branches.empty());
     CHECK(events->next(std::chrono::milliseconds(1)).error().code == ErrorCode::kDeadlineExceeded);
     const Draft third = draft(second_.id, 3, {journal_, 10, random_.id<Digest>()});
     REQUIRE(remote_.put(image_.id, third.objects.items(), contract::Priority::kDemand).ok());

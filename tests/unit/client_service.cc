@@ -54,6 +54,7 @@ void image_to(const contract::ImageInfo& image, v1::Image& out) {
   out.set_created_unix_ns(image.created_unix_ns);
   if (image.holder) holder_to(*image.holder, *out.mutable_holder());
   out.set_conflict_of(image.conflict_of);
+  for (const std::string& branch : image.branches) out.add_branches(branch);
 }
 
 void version_to(const contract::VersionInfo& version, v1::Version& out) {
@@ -423,12 +424,34 @@ Status TestService::Diff(Context* context, const v1::DiffRequest* request,
   return Status::OK;
 }
 
+namespace {
+
+v1::Event event_to(const contract::ServerEvent& event) {
+  v1::Event message;
+  message.set_kind(static_cast<v1::Event::Kind>(event.kind));
+  put_id(event.image, message.mutable_image());
+  put_id(event.version, message.mutable_version());
+  message.set_sequence(event.sequence);
+  if (event.who) holder_to(*event.who, *message.mutable_who());
+  for (const std::string& branch : event.branches) message.add_branches(branch);
+  return message;
+}
+
+}  // namespace
+
 Status TestService::Watch(Context* context, const v1::WatchRequest* request,
                           grpc::ServerWriter<v1::Event>* writer) {
   std::size_t next = server_->event_count();
   std::vector<ImageId> images;
   for (const auto& image : request->images()) images.push_back(id_of<ImageId>(image));
   if (!writer->Write(v1::Event())) return Status::CANCELLED;
+  // As a newer server may: a kind that this client does not know ends nothing.
+  v1::Event unknown;
+  unknown.set_kind(static_cast<v1::Event::Kind>(1000));
+  if (!writer->Write(unknown)) return Status::CANCELLED;
+  for (const auto& first : server_->first_events(images)) {
+    if (!writer->Write(event_to(first))) return Status::CANCELLED;
+  }
   while (!context->IsCancelled()) {
     const auto event = server_->event_after(next, images, id_of<SessionId>(request->session()));
     if (!event) {
@@ -438,13 +461,7 @@ Status TestService::Watch(Context* context, const v1::WatchRequest* request,
       continue;
     }
     next = event->second;
-    v1::Event message;
-    message.set_kind(static_cast<v1::Event::Kind>(event->first.kind));
-    put_id(event->first.image, message.mutable_image());
-    put_id(event->first.version, message.mutable_version());
-    message.set_sequence(event->first.sequence);
-    if (event->first.who) holder_to(*event->first.who, *message.mutable_who());
-    if (!writer->Write(message)) break;
+    if (!writer->Write(event_to(event->first))) break;
   }
   return Status::OK;
 }

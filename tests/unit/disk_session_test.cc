@@ -96,6 +96,52 @@ TEST_CASE(
   require_ok(disk->close(std::chrono::seconds(1)));
 }
 
+TEST_CASE("the winner of a conflict hears of the loser's branch, and that it was resolved") {
+  DiskFixture t;
+  FakeRemote to_loser;
+  FakeRemote to_winner(to_loser.shared_server());
+  Bytes content = random_content(t.random, kMiB);
+  commit_content(to_loser, t.key.key, "disk", content, t.random);
+  io::MemoryFileSystem loser_fs, winner_fs;
+  t.options.machine_name = "loser";
+  auto loser = t.open(loser_fs, to_loser);
+  require_ok(loser->client_connected());
+  Bytes lost = content;
+  write_at(*loser, lost, 0, 4096, 1);
+  require_ok(loser->flush());
+  to_loser.server().expire_leases();
+  t.options.machine_name = "winner";
+  auto winner = t.open(winner_fs, to_winner);
+  write_at(*winner, content, 4096, 4096, 2);
+  DiskFixture::sync(*winner);
+  const auto branches = [](ldim::Disk& disk) {
+    return disk.status(false)["conflict_branches"].get<std::vector<std::string>>();
+  };
+  CHECK(branches(*winner).empty());
+  DiskFixture::sync(*loser);
+  const std::string branch = loser->status(false)["branch"];
+  CHECK(branch == "disk.conflict-loser-1");
+  const auto comes = [&](ldim::Disk& disk, const std::vector<std::string>& wanted) {
+    for (int i = 0; i < 6000 && branches(disk) != wanted; ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    return branches(disk) == wanted;
+  };
+  CHECK(comes(*winner, {branch}));
+  CHECK(branches(*loser).empty());  // its own branch is named already
+  // Who begins later is told at once.
+  require_ok(winner->close(std::chrono::seconds(1)));
+  winner = t.open(winner_fs, to_winner);
+  CHECK(branches(*winner) == std::vector<std::string>{branch});
+  // The end of a conflict, too, while it was away.
+  to_winner.set_available(false);
+  require_ok(loser->close(std::chrono::seconds(1)));
+  require_ok(to_loser.remove_image(to_loser.find_image(branch)->id));
+  CHECK(branches(*winner) == std::vector<std::string>{branch});
+  to_winner.set_available(true);
+  CHECK(comes(*winner, {}));
+  require_ok(winner->close(std::chrono::seconds(1)));
+}
+
 TEST_CASE("a session outlives a restart within session-grace and ends after it") {
   DiskFixture t;
   FakeRemote remote;

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Checks docs/ and README.md: every link leads to a file, every file that is named exists, every test that is quoted
-beside a test file's name exists; and every document that the code names exists.
+beside a test file's name exists; every document that the code names exists; the tables of traps and of mutants name what there is.
 
 usage: docs_test.py [ROOT]
 
@@ -103,9 +103,27 @@ def trap_findings(root):
                 yield f"docs/reliability.md:{number}: no test is called '{name}'"
 
 
+# The document's table of mutants is the one that scripts/mutants plants.
+def mutant_findings(root):
+    sys.dont_write_bytecode = True
+    sys.path.insert(0, str(root / "tests/mutants"))
+    import table
+    lines = (root / "docs/reliability.md").read_text("utf-8").splitlines()
+    begin = lines.index("| mutant | killed by |")
+    shown = []
+    for line in lines[begin + 2:]:
+        if not line.startswith("|"):
+            break
+        shown.append(line)
+    if shown != list(table.rows()):
+        yield f"docs/reliability.md:{begin + 1}: the table of mutants is not that of tests/mutants/table.py: 'scripts/mutants --table' prints it"
+
+
 def main():
     root = pathlib.Path(sys.argv[1] if len(sys.argv) == 2 else pathlib.Path(__file__).parents[2])
-    found = list(findings(root)) + (list(trap_findings(root)) if (root / "docs/reliability.md").exists() else [])
+    found = list(findings(root))
+    if (root / "docs/reliability.md").exists():
+        found += [*trap_findings(root), *mutant_findings(root)]
     print("\n".join(found + [f"{len(pages(root))} pages read, {len(found)} findings"]))
     return 1 if found else 0
 
