@@ -19,6 +19,10 @@ std::string row_key(const ObjectKey& key) {
   return out;
 }
 
+std::string row_key_after(const std::optional<ObjectKey>& key) {
+  return key ? row_key(*key) + '\0' : std::string();
+}
+
 std::optional<ObjectKey> parse_row_key(std::string_view key) {
   if (key.size() != kRowKeyBytes) return std::nullopt;
   Reader r(as_bytes(key));

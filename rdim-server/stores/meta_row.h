@@ -26,6 +26,8 @@ inline constexpr std::size_t kRowKeyBytes = DomainId::kBytes + ObjectId::kBytes;
 inline constexpr std::uint64_t kTouchStepSeconds = 3600;
 
 std::string row_key(const ObjectKey& key);
+// The shortest key behind it; nullopt: the first of all.
+std::string row_key_after(const std::optional<ObjectKey>& key);
 std::optional<ObjectKey> parse_row_key(std::string_view key);
 std::string encode_meta(const MetaRow& row);
 std::optional<MetaRow> decode_meta(std::string_view row);
