@@ -1,5 +1,7 @@
 #include "rdim-server/stores/meta_row.h"
 
+#include <algorithm>
+
 #include "common/base/wire.h"
 
 namespace dims::stores {
@@ -10,6 +12,12 @@ constexpr std::uint8_t kRowVersion = 1;
 std::string to_string(const Bytes& bytes) { return std::string(as_text(bytes)); }
 
 }  // namespace
+
+bool must_touch(const MetaRow& row, std::uint64_t now_s, std::uint64_t floor_s) {
+  const std::uint64_t now = std::max(now_s, floor_s);
+  return row.touched_s < floor_s || row.touched_s + kTouchStepSeconds <= now_s ||
+         row.touched_s > now + contract::kTouchAheadMaxSeconds;
+}
 
 std::string row_key(const ObjectKey& key) {
   std::string out;

@@ -253,7 +253,7 @@ Result<std::vector<bool>> RocksObjectStore::has(std::span<const ObjectKey> keys)
 }
 
 bool RocksObjectStore::needs_touch(const MetaRow& row, std::uint64_t now) const {
-  return row.touched_s + kTouchStepSeconds <= now || row.touched_s < touch_floor_s_.load();
+  return must_touch(row, now, touch_floor_s_.load());
 }
 
 Result<std::vector<bool>> RocksObjectStore::touch_locked(std::span<const ObjectKey> keys) {
