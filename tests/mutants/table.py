@@ -7,6 +7,7 @@ kill it, in order: (ctest program, Catch2 filter or ""). Read by scripts/mutants
 JOURNAL = "nbdkit-ldim/journal/"
 WRITE_BACK = "nbdkit-ldim/writeback/write_back.cc"
 CATALOG = "rdim-server/catalog/"
+STORES = "rdim-server/stores/"
 
 VERSIONS = ("sim_versions", "")
 NETWORK = ("sim_network", "")
@@ -209,6 +210,43 @@ MUTANTS = [
      "      if (now->holder->unsent_bytes < to_send) give_up = environment_.clock.boottime() + longest;\n",
      "      (void)to_send;\n",
      [("fault_client", "a_holder_that*")]),
+    ("a_row_outlives_its_bytes", STORES + "engine.h",
+     "return bypassed_.begun > bypassed_durable_;", "return false;", [("test_stores", "a_row_touched*")]),
+    ("a_row_made_anew_before_its_bytes", STORES + "rocks_audit.cc",
+     "    DIMS_TRY(engine_.make_durable());\n", "", [("test_stores", "a_row_that_is_made_anew*")]),
+    ("a_compaction_that_fails_stops_the_server", STORES + "engine_options.cc",
+     "    *error = rocksdb::Status::OK();\n", "", [("test_stores", "one_damaged_object*")]),
+    ("damaged_bytes_stay", STORES + "rocks_objects.cc",
+     "  if (status.IsCorruption()) (void)batch.Delete(engine_.objects(), row_key(key));\n", "",
+     [("test_stores", "damaged_bytes_that*")]),
+    ("a_read_that_fails_is_damage", STORES + "rocks_audit.cc",
+     "  return from_rocks(status, \"cannot read object \" + key.id.short_hex() + \" now\");",
+     "  return key.id.is_zero() ? Status(from_rocks(status, \"\")) : ok_status();", [("test_stores", "a_process_that*")]),
+    ("a_row_whose_bytes_are_gone_stays", STORES + "rocks_objects.cc",
+     "if (status.IsCorruption() || status.IsNotFound()) status", "if (status.IsCorruption()) status",
+     [("test_stores", "a_row_whose_bytes*")]),
+    ("a_put_trusts_the_row", STORES + "rocks_objects.cc",
+     "if (!present.empty()) DIMS_TRY(heal(items, fresh, present));", "", [("test_stores", "a_put_of_what*")]),
+    ("a_verdict_of_an_earlier_read", STORES + "rocks_objects.cc",
+     "  const rocksdb::Status status = read_object(key, value);\n  if (!status.IsCorruption()",
+     "  const rocksdb::Status status = (value.Reset(), rocksdb::Status::Corruption());\n  if (!status.IsCorruption()",
+     [("test_stores", "an_object_that_was_healed*")]),
+    ("whole_bytes_in_a_damaged_record_are_dropped", STORES + "rocks_audit.cc",
+     "  if (rotten) had_bytes = engine_", "  if (rotten && !had_bytes.IsCorruption()) had_bytes = engine_",
+     [("test_stores", "whole_bytes*")]),
+    ("space_is_given_back_all_at_once", STORES + "rocks_sweep.cc",
+     "if (here.live_bytes <= room / 2) many = here;", "many = here, (void)room;", [("test_stores", "space_comes_back*")]),
+    ("a_touch_in_the_future_stays", STORES + "meta_row.cc",
+     "row.touched_s > now + contract::kTouchAheadMaxSeconds;", "now > now + contract::kTouchAheadMaxSeconds;",
+     [("test_catalog", "garbage_of_a_clock*"), ("test_stores", "memory keeps the object*")]),
+    ("a_check_that_nobody_reads_goes_on", CATALOG + "maintenance.cc",
+     "if (check_run_ == nullptr || check_run_->stepping_) return;", "if (check_run_ == nullptr || options_.gc_interval.count() != 0) return;",
+     [("test_catalog", "check_that_nobody*")]),
+    ("run_files_without_limit", CATALOG + "key_runs.cc",
+     "  while (newest_alike()) DIMS_TRY(merge_newest());\n", "  if (false && newest_alike()) DIMS_TRY(merge_newest());\n",
+     [("test_catalog", "a_large_set_of_keys*")]),
+    ("a_cut_short_collection_begins_at_once", CATALOG + "maintenance.cc",
+     "next_ = clock_.boottime() + kRetryAfter;  //", "next_ = clock_.boottime();  //", [("test_catalog", "collection_that_was_cut*")]),
 ]
 
 
