@@ -182,4 +182,11 @@ MUTANTS = [
      "      if (now->holder->unsent_bytes < to_send) give_up = environment_.clock.boottime() + longest;\n",
      "      (void)to_send;\n",
      [("fault_client", "a_holder_that*")]),
+    ("a_request_takes_the_number_of_one_given_up", "common/client/mux_stream.h",
+     "    room_.notify_all();\n    if constexpr (Traits::kCancels) {",
+     "    room_.notify_all();\n    next_number_ = 1;\n    if constexpr (Traits::kCancels) {",
+     [("fault_wire", "an_answer_that_comes_after*")]),
+    ("a_list_that_begins_with_newer_versions_is_another_history", "nbdkit-ldim/disk/disk_session.cc",
+     "      ++newer;\n      continue;\n", "      break;\n",
+     [("fault_client", "a_reader_that_starts*")]),
 ]
