@@ -247,6 +247,13 @@ MUTANTS = [
      [("test_catalog", "a_large_set_of_keys*")]),
     ("a_cut_short_collection_begins_at_once", CATALOG + "maintenance.cc",
      "next_ = clock_.boottime() + kRetryAfter;  //", "next_ = clock_.boottime();  //", [("test_catalog", "collection_that_was_cut*")]),
+    ("a_request_takes_the_number_of_one_given_up", "common/client/mux_stream.h",
+     "    room_.notify_all();\n    if constexpr (Traits::kCancels) {",
+     "    room_.notify_all();\n    next_number_ = 1;\n    if constexpr (Traits::kCancels) {",
+     [("fault_wire", "an_answer_that_comes_after*")]),
+    ("a_list_that_begins_with_newer_versions_is_another_history", "nbdkit-ldim/disk/disk_session.cc",
+     "      ++newer;\n      continue;\n", "      break;\n",
+     [("fault_client", "a_reader_that_starts*")]),
 ]
 
 
