@@ -110,6 +110,7 @@ class Catalog {
  private:
   friend class RootWalk;
   friend class Check;
+  friend class Collector;
   struct LiveImage {
     std::mutex mutex;
     ImageRecord record;

@@ -101,24 +101,27 @@ Status Engine::write(rocksdb::WriteBatch& batch, Durability durability, const st
   rocksdb::WriteOptions options;
   options.sync = durability == Durability::kSynced;
   options.disableWAL = durability == Durability::kBypassed;
+  // Before anybody can see it: his barrier must cover what he relies on, though it is not his.
+  if (durability == Durability::kBypassed) bypassed_begun_.fetch_add(1);
+  if (durability == Durability::kLogged) logged_begun_.fetch_add(1);
   rocksdb::Status status = db_->Write(options, &batch);
   if (!status.ok() && resume(status)) status = db_->Write(options, &batch);
-  DIMS_TRY(check_rocks(status, what));
-  // Counted after the write and before the answer: a barrier that follows the answer sees it.
   if (durability == Durability::kBypassed) bypassed_.fetch_add(1);
   if (durability == Durability::kLogged) logged_.fetch_add(1);
-  return ok_status();
+  return check_rocks(status, what);
 }
 
 Status Engine::make_durable() {
+  const std::uint64_t bypassed_begun = bypassed_begun_.load();
+  const std::uint64_t logged_begun = logged_begun_.load();
+  std::lock_guard lock(durable_mutex_);  // whoever waits here finds his work done by the one before
   const std::uint64_t bypassed = bypassed_.load();
   const std::uint64_t logged = logged_.load();
-  std::lock_guard lock(durable_mutex_);  // whoever waits here finds his work done by the one before
-  if (bypassed > bypassed_durable_) {
+  if (bypassed_begun > bypassed_durable_) {
     DIMS_TRY(flush_all());
     bypassed_durable_ = bypassed;
     logged_durable_ = std::max(logged_durable_, logged);
-  } else if (logged > logged_durable_) {
+  } else if (logged_begun > logged_durable_) {
     rocksdb::Status status = db_->SyncWAL();
     if (!status.ok() && resume(status)) status = db_->SyncWAL();
     DIMS_TRY(check_rocks(status, "cannot sync the log in " + folder_));

@@ -65,8 +65,10 @@ class Engine {
   std::unique_ptr<rocksdb::DB> db_;
   std::vector<rocksdb::ColumnFamilyHandle*> families_;
 
-  std::atomic<std::uint64_t> logged_{0};    // writes that returned
-  std::atomic<std::uint64_t> bypassed_{0};  // those of them that are in no log
+  // Writes that began, and that returned; those that are in no log are counted for themselves. What
+  // a reader can see has begun, what has returned a flush covers.
+  std::atomic<std::uint64_t> logged_begun_{0}, logged_{0};
+  std::atomic<std::uint64_t> bypassed_begun_{0}, bypassed_{0};
   std::mutex durable_mutex_;
   std::uint64_t logged_durable_ = 0;
   std::uint64_t bypassed_durable_ = 0;

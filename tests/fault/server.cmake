@@ -1,6 +1,6 @@
 # Collection against uploads, commits, branches and removals, under a seeded schedule.
 dims_test(fault_collect
-  SOURCES server_collect_world.cc server_collect_test.cc
+  SOURCES server_collect_world.cc server_collect_test.cc server_power_fs.cc
   DEPS rdim_catalog
   LABELS fault TIMEOUT 900)
 
