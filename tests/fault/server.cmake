@@ -4,6 +4,12 @@ dims_test(fault_collect
   DEPS rdim_catalog
   LABELS fault TIMEOUT 900)
 
+# Damage to the server's store, by name: what check finds and what repair mends.
+dims_test(fault_server_damage
+  SOURCES server_damage_test.cc ../support/store_corruptors.cc
+  DEPS rdim_catalog
+  LABELS fault)
+
 dims_test(fault_server_traps SOURCES server_traps_test.cc DEPS rdim_catalog LABELS fault)
 
 # The server's power cuts and disk errors, below its engine.
