@@ -120,7 +120,8 @@ Status write_port_file(const std::string& path, int port) {
   return io::replace_file(io::posix_file_system(), path, as_bytes(std::to_string(port) + "\n"));
 }
 
-// Sorted runs of a collection are files in the store's folder; what a crash left is removed.
+// Sorted runs are files in the store's folder. What a crash left is removed, but for those of a
+// collection, which goes on.
 Result<std::unique_ptr<catalog::Maintenance>> make_maintenance(const Options& options,
                                                                stores::Store& store,
                                                                catalog::Catalog& catalog) {
@@ -133,8 +134,7 @@ Result<std::unique_ptr<catalog::Maintenance>> make_maintenance(const Options& op
   wanted.space.fs = &fs;
   wanted.space.folder = options.data + "/runs";
   DIMS_TRY(fs.make_folder(wanted.space.folder));
-  DIMS_ASSIGN(const std::vector<std::string> left, fs.list(wanted.space.folder));
-  for (const std::string& name : left) DIMS_TRY(fs.remove(wanted.space.folder + "/" + name));
+  DIMS_TRY(catalog::tidy_runs(wanted.space));
   return std::make_unique<catalog::Maintenance>(catalog, store.objects(), store.refs(),
                                                 system_clock(), wanted);
 }

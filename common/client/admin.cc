@@ -57,6 +57,7 @@ contract::CollectionStatus from_proto(const v1::CollectionStatusReply& reply) {
   out.began_unix_s = reply.began_unix_s();
   out.ended_unix_s = reply.ended_unix_s();
   out.next_in_s = reply.next_in_s();
+  out.resumed = reply.resumed();
   if (reply.has_failed()) out.failed = from_detail(reply.failed());
   return out;
 }

@@ -25,6 +25,7 @@ struct CollectionStatus {
   std::uint64_t disk_bytes_before = 0, disk_bytes_after = 0;
   std::uint64_t began_unix_s = 0, ended_unix_s = 0;
   std::uint64_t next_in_s = 0;  // 0: none is planned
+  std::uint64_t resumed = 0;    // how often it went on after a restart of the server
   std::optional<Error> failed;  // why the run stopped
 };
 

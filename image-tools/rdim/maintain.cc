@@ -13,6 +13,7 @@ namespace {
 using rdim::json_of;  // beside those below, which would hide it
 
 constexpr std::chrono::milliseconds kPollEvery{200};
+constexpr std::uint64_t kNsPerS = 1'000'000'000;
 
 const char* name_of(contract::Severity severity) {
   switch (severity) {
@@ -44,9 +45,10 @@ Json json_of(const contract::CollectionStatus& status) {
   json["spared"] = status.spared;
   json["disk_bytes_before"] = status.disk_bytes_before;
   json["disk_bytes_after"] = status.disk_bytes_after;
-  json["began"] = json_of_time(status.began_unix_s * 1'000'000'000);
-  json["ended"] = json_of_time(status.ended_unix_s * 1'000'000'000);
+  json["began"] = json_of_time(status.began_unix_s * kNsPerS);
+  json["ended"] = json_of_time(status.ended_unix_s * kNsPerS);
   json["next_in_s"] = status.next_in_s == 0 ? Json(nullptr) : Json(status.next_in_s);
+  json["resumed"] = status.resumed;
   json["failed"] = status.failed ? json_of(*status.failed)["error"] : Json(nullptr);
   return json;
 }
@@ -56,12 +58,15 @@ void print(const Session& session, const contract::CollectionStatus& status) {
   if (status.run == 0) {
     session.output.text("no collection since the server started");
   } else if (status.running) {
-    session.output.text("collection " + std::to_string(status.run) +
-                        " is running: " + status.phase);
+    session.output.text(
+        "collection " + std::to_string(status.run) + " is running: " + status.phase +
+        (status.resumed == 0 ? ""
+                             : "; it began on " + text_of_time(status.began_unix_s * kNsPerS) +
+                                   " and goes on after a restart of the server"));
   } else {
     session.output.text(
         std::string(status.dry_run ? "dry run " : "collection ") + std::to_string(status.run) +
-        " of " + text_of_time(status.began_unix_s * 1'000'000'000) + ": " +
+        " of " + text_of_time(status.began_unix_s * kNsPerS) + ": " +
         std::to_string(status.garbage) + " of " + std::to_string(status.objects) +
         " objects are garbage (" + format_size(status.garbage_bytes) + "), " +
         std::to_string(status.removed) + " removed, " + std::to_string(status.spared) +
@@ -91,7 +96,7 @@ Status run_collection(Session& session, bool dry_run) {
     // A server that was started anew counts from 1 again.
     if (!status.running && status.run < run) {
       return make_error(ErrorCode::kUnavailable, "the server was restarted meanwhile",
-                        "it begins the collection anew by itself: see 'rdim gc status'");
+                        "it goes on with the collection by itself: see 'rdim gc status'");
     }
     std::this_thread::sleep_for(kPollEvery);
   }
@@ -120,8 +125,8 @@ Json json_of(const contract::CheckFinding& finding) {
 
 Json json_of(const contract::CheckReport& report) {
   Json json;
-  json["began"] = json_of_time(report.began_unix_s * 1'000'000'000);
-  json["ended"] = json_of_time(report.ended_unix_s * 1'000'000'000);
+  json["began"] = json_of_time(report.began_unix_s * kNsPerS);
+  json["ended"] = json_of_time(report.ended_unix_s * kNsPerS);
   json["repair"] = report.repair;
   json["objects"] = report.progress.objects;
   json["bytes"] = report.progress.bytes;
@@ -201,7 +206,7 @@ ExitCode show_last(Session& session) {
       continue;
     }
     for (const auto& finding : report->findings) print(session, finding);
-    session.output.text(name + " of " + text_of_time(report->began_unix_s * 1'000'000'000) +
+    session.output.text(name + " of " + text_of_time(report->began_unix_s * kNsPerS) +
                         (report->ended_unix_s == 0 ? " (not at its end): " : ": ") +
                         (name == "check"
                              ? summary(*report)

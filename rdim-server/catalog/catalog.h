@@ -118,6 +118,7 @@ class Catalog {
  private:
   friend class RootWalk;
   friend class Check;
+  friend class Collector;
   struct LiveImage {
     std::mutex mutex;
     ImageRecord record;

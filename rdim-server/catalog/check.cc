@@ -203,6 +203,8 @@ Status Check::trouble(const RootTrouble& trouble) {
       found("unknown-base", Severity::kWarning, "a session stands on a version that is not known",
             where, "its machine stores its unsent writes as a branch");
       break;
+    case Kind::kDamagedSession:
+      break;  // told as a damaged record
     case Kind::kUnlinkedVersion: {
       bool removed = false;
       if (options_.repair) {

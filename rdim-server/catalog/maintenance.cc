@@ -17,6 +17,15 @@ constexpr std::chrono::seconds kScrubPause = std::chrono::hours(24);
 constexpr std::chrono::seconds kScrubSaveEvery{60};
 constexpr std::chrono::seconds kRetryAfter{60};
 constexpr std::chrono::seconds kCheckIdleMax = std::chrono::minutes(10);
+constexpr std::chrono::seconds kLookEvery{1};
+
+// What reading so much may take.
+std::chrono::nanoseconds time_of(std::uint64_t bytes, std::uint64_t bytes_per_s) {
+  if (bytes_per_s == 0) return std::chrono::nanoseconds(0);
+  const std::chrono::duration<double> time(static_cast<double>(bytes) /
+                                           static_cast<double>(bytes_per_s));
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(time);
+}
 
 void remember(contract::CheckReport& report, const std::vector<contract::CheckFinding>& findings) {
   report.findings_total += findings.size();
@@ -56,9 +65,27 @@ std::uint64_t Maintenance::unix_s() {
 }
 
 void Maintenance::start() {
-  load_last();
-  threads_.emplace_back([this] { run_collections(); });
-  if (options_.scrub_bytes_per_s != 0) threads_.emplace_back([this] { run_scrub(); });
+  load();
+  threads_.emplace_back([this] { loop(&Maintenance::collection_step, true); });
+  if (options_.scrub_bytes_per_s != 0) {
+    threads_.emplace_back([this] { loop(&Maintenance::scrub_step, false); });
+  }
+}
+
+void Maintenance::loop(std::chrono::nanoseconds (Maintenance::*step)(), bool woken_by_a_request) {
+  while (!stopping()) {
+    const auto wait = (this->*step)();
+    std::unique_lock lock(mutex_);
+    const auto until = std::chrono::steady_clock::now() + wait;
+    while (!stopping_ && changed_.wait_until(lock, until) == std::cv_status::no_timeout) {
+      if (woken_by_a_request && wanted_ && !busy_) break;
+    }
+  }
+}
+
+bool Maintenance::stopping() {
+  std::lock_guard lock(mutex_);
+  return stopping_;
 }
 
 void Maintenance::stop() {
@@ -69,42 +96,38 @@ void Maintenance::stop() {
   changed_.notify_all();
   for (std::thread& thread : threads_) thread.join();
   threads_.clear();
+  if (run_) end_run(true);
+  if (scrubbing_) save_scrub();
 }
 
-bool Maintenance::pace(std::uint64_t bytes, std::uint64_t bytes_per_s) {
-  std::unique_lock lock(mutex_);
-  if (bytes_per_s == 0) return !stopping_;
-  const std::chrono::duration<double> time(static_cast<double>(bytes) /
-                                           static_cast<double>(bytes_per_s));
-  changed_.wait_for(lock, time, [&] { return stopping_; });
-  return !stopping_;
-}
-
-// Row: 1 while one runs, 0 after it (1 byte), when it began (8, seconds since 1970).
-void Maintenance::load_last() {
+// Row: 1 while one runs, 2 when it was stopped with the server, 0 after it (1 byte), when it began
+// (8, seconds since 1970).
+void Maintenance::load() {
   std::lock_guard lock(mutex_);
   next_ = clock_.boottime() + options_.gc_interval;
   const auto row = refs_.get(kCollectionKey);
   if (!row.ok() || !*row) return;
   Reader r((*row)->value);
-  const bool cut_short = r.u8() != 0;
+  const auto row_state = static_cast<RunState>(r.u8());
   const std::uint64_t began = r.u64(), now = unix_s();
   if (!r.ok()) return;
   const auto interval = static_cast<std::uint64_t>(options_.gc_interval.count());
   const std::uint64_t age = now > began ? now - began : 0;
-  if (cut_short) {
+  if (row_state == RunState::kStopped) {
+    next_ = clock_.boottime();
+  } else if (row_state != RunState::kEnded) {
     next_ = clock_.boottime() + kRetryAfter;  // what ended the server may need a check first
   } else {
     next_ = clock_.boottime() + std::chrono::seconds(age < interval ? interval - age : 0);
   }
 }
 
-void Maintenance::note_collection(const contract::CollectionStatus& status) {
-  if (status.dry_run) return;
+void Maintenance::note_collection(RunState run_state, std::uint64_t began_s, bool dry_run) {
+  if (dry_run) return;
   Bytes value;
   Writer w(value);
-  w.u8(status.running ? 1 : 0);
-  w.u64(status.began_unix_s);
+  w.u8(static_cast<std::uint8_t>(run_state));
+  w.u64(began_s);
   save(refs_, kCollectionKey, value);
 }
 
@@ -136,93 +159,102 @@ bool Maintenance::due(std::chrono::nanoseconds now) {
   return options_.gc_interval.count() != 0 && now >= next_;
 }
 
-void Maintenance::run_collections() {
-  std::unique_lock lock(mutex_);
-  while (!stopping_) {
-    end_idle_check();
-    const bool asked = wanted_.has_value();
-    if (!busy_ && (asked || due(clock_.boottime()))) {
-      const bool dry_run = wanted_.value_or(false);
-      wanted_.reset();
-      busy_ = true;
-      lock.unlock();
-      collect(dry_run);
-      lock.lock();
-      busy_ = false;
-      continue;
-    }
-    changed_.wait_for(lock, std::chrono::seconds(1));
-  }
+std::uint64_t Maintenance::disk_bytes() {
+  const auto info = store_.info();
+  return info.ok() ? info->disk_bytes : 0;
 }
 
-void Maintenance::collect(bool dry_run) {
+void Maintenance::begin_run(bool dry_run, bool asked, std::uint64_t number) {
   CollectorOptions options;
   options.upload_grace = options_.upload_grace;
   options.dry_run = dry_run;
   options.space = options_.space;
-  Collector collector(catalog_, store_, clock_, options);
-  contract::CollectionStatus now;
-  const auto disk_bytes = [&] {
-    const auto info = store_.info();
-    return info.ok() ? info->disk_bytes : 0;
-  };
-  now.running = true;
-  now.dry_run = dry_run;
-  now.began_unix_s = unix_s();
-  now.disk_bytes_before = disk_bytes();
+  Run& run = run_.emplace();
+  run.dry_run = dry_run;
+  run.asked = asked;
+  run.started_s = unix_s();
+  run.status.run = number;
+  run.status.running = true;
+  run.status.dry_run = dry_run;
+  run.status.began_unix_s = run.started_s;
+  run.status.disk_bytes_before = disk_bytes();
+  run.collector = std::make_unique<Collector>(catalog_, store_, clock_, options);
+  note_collection(RunState::kRuns, run.started_s, dry_run);
+}
+
+std::chrono::nanoseconds Maintenance::collection_step() {
+  if (!run_) {
+    std::unique_lock lock(mutex_);
+    end_idle_check();
+    const bool asked = wanted_.has_value();
+    if (busy_ || (!asked && !due(clock_.boottime()))) return kLookEvery;
+    const bool dry_run = wanted_.value_or(false);
+    wanted_.reset();
+    busy_ = true;
+    const std::uint64_t number = status_.run + 1;
+    lock.unlock();
+    begin_run(dry_run, asked, number);
+  }
+  const auto more = run_->collector->step([this] { return stopping(); });
+  const CollectorFigures& figures = run_->collector->figures();
+  contract::CollectionStatus& now = run_->status;
+  now.phase = name_of(run_->collector->phase());
+  now.images = figures.roots.images;
+  now.versions_kept = figures.roots.versions_kept;
+  now.versions_dropped = figures.roots.versions_dropped;
+  now.records_removed = figures.roots.records_removed;
+  now.nodes_marked = figures.nodes_marked;
+  now.objects = figures.objects;
+  now.garbage = figures.garbage;
+  now.garbage_bytes = figures.garbage_bytes;
+  now.removed = figures.removed;
+  now.spared = figures.spared;
+  now.resumed = figures.resumed;
+  if (figures.resumed != 0) now.began_unix_s = run_->collector->began_s();
   {
     std::lock_guard lock(mutex_);
-    now.run = status_.run + 1;
+    status_ = now;
   }
-  note_collection(now);
-  const auto stopping = [this] {
-    std::lock_guard lock(mutex_);
-    return stopping_;
-  };
-  Result<bool> more = true;
-  std::uint64_t paid = 0;
-  while (more.ok() && *more) {
-    more = collector.step(stopping);
-    const CollectorFigures& figures = collector.figures();
-    now.phase = name_of(collector.phase());
-    now.images = figures.roots.images;
-    now.versions_kept = figures.roots.versions_kept;
-    now.versions_dropped = figures.roots.versions_dropped;
-    now.records_removed = figures.roots.records_removed;
-    now.nodes_marked = figures.nodes_marked;
-    now.objects = figures.objects;
-    now.garbage = figures.garbage;
-    now.garbage_bytes = figures.garbage_bytes;
-    now.removed = figures.removed;
-    now.spared = figures.spared;
-    {
-      std::lock_guard lock(mutex_);
-      status_ = now;
-    }
-    if (!pace(figures.cost_bytes - paid, options_.gc_bytes_per_s)) break;
-    paid = figures.cost_bytes;
+  const auto wait = time_of(figures.cost_bytes - std::exchange(run_->paid, figures.cost_bytes),
+                            options_.gc_bytes_per_s);
+  if (!more.ok() || !*more) end_run(more);
+  return wait;
+}
+
+// `last`: of its last step; true: it was stopped with the server, and goes on with it.
+void Maintenance::end_run(const Result<bool>& last) {
+  Run& run = *run_;
+  contract::CollectionStatus& now = run.status;
+  const bool ended = last.ok() && !*last;
+  const bool cut_short = last.ok() ? *last : last.error().code == ErrorCode::kCancelled;
+  if (cut_short) {
+    const Status saved = run.collector->save();
+    if (!saved.ok()) spdlog::warn("collection: {}", saved.error().to_string());
+  } else if (!last.ok()) {
+    now.failed = last.error();
+    spdlog::error("collection: {}", last.error().to_string());
   }
-  const bool ended = more.ok() && !*more;
-  if (!more.ok()) {
-    now.failed = more.error();
-    spdlog::error("collection: {}", more.error().to_string());
-  }
-  now.disk_bytes_after = disk_bytes();
-  now.ended_unix_s = unix_s();
-  // Stopped with the server it counts as cut short, and begins anew with it.
-  now.running = !ended && more.ok();
-  note_collection(now);
-  now.running = false;
+  note_collection(cut_short ? RunState::kStopped : RunState::kEnded, run.started_s, run.dry_run);
   if (ended) {
     spdlog::info("collection {}: {} of {} objects are garbage ({}), {} removed, {} versions let go",
                  now.run, now.garbage, now.objects, format_size(now.garbage_bytes), now.removed,
                  now.versions_dropped);
   }
+  if (ended && run.asked && now.resumed != 0) {
+    // What was removed since that one began is expected to go, too.
+    begin_run(run.dry_run, true, now.run);
+    return;
+  }
+  now.disk_bytes_after = disk_bytes();
+  now.ended_unix_s = unix_s();
+  now.running = false;
   std::lock_guard lock(mutex_);
+  busy_ = false;
   status_ = now;
   const auto again = now.failed ? std::max(options_.gc_interval, kRetryAfter)
                                 : std::chrono::seconds(options_.gc_interval);
-  if (!dry_run) next_ = clock_.boottime() + again;
+  if (!run.dry_run) next_ = clock_.boottime() + again;
+  run_.reset();
 }
 
 Maintenance::CheckRun::CheckRun(Maintenance& maintenance, const CheckOptions& options)
@@ -307,12 +339,15 @@ contract::CheckReport Maintenance::last_check() {
 
 contract::CheckReport Maintenance::last_scrub() {
   std::lock_guard lock(mutex_);
-  return scrub_;
+  contract::CheckReport report = scrub_;
+  if (report.ended_unix_s != 0) return report;
+  report.findings.insert(report.findings.begin(), scrub_before_.begin(), scrub_before_.end());
+  report.findings_total += scrub_before_.size();
+  return report;
 }
 
-// Reads on; true: the pass has ended.
-Result<bool> Maintenance::scrub_page(std::optional<ObjectKey>& after) {
-  DIMS_ASSIGN(const contract::AuditPage page, store_.audit(after, 64, kMiB, false));
+Result<bool> Maintenance::scrub_page() {
+  DIMS_ASSIGN(const contract::AuditPage page, store_.audit(scrub_after_, 64, kMiB, false));
   std::vector<contract::CheckFinding> findings;
   for (const contract::StoreFinding& finding : page.findings) {
     if (finding.kind == contract::StoreFinding::Kind::kStrayBytes) continue;
@@ -323,63 +358,57 @@ Result<bool> Maintenance::scrub_page(std::optional<ObjectKey>& after) {
     // A read finds it damaged, too, and then it counts as absent: the next put heals it.
     store_.get(std::span(&finding.key, 1), [](std::size_t, Result<Bytes>) { return true; });
   }
-  after = page.last;
-  {
-    std::lock_guard lock(mutex_);
-    scrub_.progress.phase = after ? "objects" : "done";
-    scrub_.progress.objects += page.objects;
-    scrub_.progress.bytes += page.bytes;
-    remember(scrub_, findings);
-    if (!after) scrub_.ended_unix_s = unix_s();
-  }
-  if (!pace(std::max<std::uint64_t>(page.bytes, page.objects * 64), options_.scrub_bytes_per_s)) {
-    return true;
-  }
-  return !after;
+  scrub_after_ = page.last;
+  scrub_wait_ =
+      time_of(std::max<std::uint64_t>(page.bytes, page.objects * 64), options_.scrub_bytes_per_s);
+  std::lock_guard lock(mutex_);
+  scrub_.progress.phase = scrub_after_ ? "objects" : "done";
+  scrub_.progress.objects += page.objects;
+  scrub_.progress.bytes += page.bytes;
+  remember(scrub_, findings);
+  if (!scrub_after_) scrub_.ended_unix_s = unix_s();
+  return scrub_after_.has_value();
 }
 
-void Maintenance::run_scrub() {
-  const auto stopped = [this] {
-    std::lock_guard lock(mutex_);
-    return stopping_;
-  };
-  std::optional<ObjectKey> after;
-  if (const auto row = refs_.get(kScrubKey); row.ok() && *row) {
-    Reader r((*row)->value);
-    ObjectKey key;
-    key.domain = r.id<DomainId>();
-    key.id = r.id<ObjectId>();
-    if (r.at_end()) after = key;
-  }
-  while (!stopped()) {
-    {
-      std::lock_guard lock(mutex_);
-      const auto findings = std::move(scrub_.findings);
-      scrub_ = {};
-      scrub_.began_unix_s = unix_s();
-      scrub_.findings = findings;  // of the last pass, until it is over
-      scrub_.findings_total = findings.size();
+void Maintenance::begin_scrub() {
+  scrubbing_ = true;
+  scrub_saved_ = clock_.boottime();
+  if (!std::exchange(scrub_known_, true)) {
+    if (const auto row = refs_.get(kScrubKey); row.ok() && *row) {
+      Reader r((*row)->value);
+      ObjectKey key;
+      key.domain = r.id<DomainId>();
+      key.id = r.id<ObjectId>();
+      if (r.at_end()) scrub_after_ = key;
     }
-    auto saved = clock_.boottime();
-    bool over = false;
-    while (!over && !stopped()) {
-      const auto page = scrub_page(after);
-      if (!page.ok()) spdlog::error("scrub: {}", page.error().to_string());
-      over = !page.ok() || *page;
-      if (!over && clock_.boottime() - saved < kScrubSaveEvery) continue;
-      saved = clock_.boottime();
-      Bytes value;
-      if (after) {
-        Writer w(value);
-        w.id(after->domain);
-        w.id(after->id);
-      }
-      save(refs_, kScrubKey, value);
-    }
-    std::unique_lock lock(mutex_);
-    changed_.wait_for(lock, kScrubPause, [&] { return stopping_; });
-    after.reset();
   }
+  std::lock_guard lock(mutex_);
+  scrub_before_ = std::move(scrub_.findings);
+  scrub_ = {};
+  scrub_.began_unix_s = unix_s();
+}
+
+void Maintenance::save_scrub() {
+  scrub_saved_ = clock_.boottime();
+  Bytes value;
+  if (scrub_after_) {
+    Writer w(value);
+    w.id(scrub_after_->domain);
+    w.id(scrub_after_->id);
+  }
+  save(refs_, kScrubKey, value);
+}
+
+std::chrono::nanoseconds Maintenance::scrub_step() {
+  if (!scrubbing_) begin_scrub();
+  const auto more = scrub_page();
+  if (!more.ok()) {
+    spdlog::error("scrub: {}", more.error().to_string());
+    scrub_after_.reset();  // the next pass begins anew
+  }
+  scrubbing_ = more.ok() && *more;
+  if (!scrubbing_ || clock_.boottime() - scrub_saved_ >= kScrubSaveEvery) save_scrub();
+  return scrubbing_ ? scrub_wait_ : std::chrono::nanoseconds(kScrubPause);
 }
 
 }  // namespace dims::catalog

@@ -65,21 +65,22 @@ Status Marker::take(const MarkedKey& entry, Result<Bytes> node) {
 
 Result<bool> Marker::step(std::size_t nodes) {
   if (level_ == 0) return false;
+  if (level_ == kLevels) --level_;
   if (!cursor_) {
-    if (--level_ == 0) return false;
-    if (levels_[level_]->empty()) return true;
-    cursor_ = std::make_unique<KeyCursor>(std::vector<KeyRuns*>{levels_[level_].get()});
+    cursor_ = std::make_unique<KeyCursor>(std::vector<KeyRuns*>{levels_[level_].get()}, after_);
   }
   std::vector<MarkedKey> batch;
   std::vector<ObjectKey> keys;
   while (batch.size() < nodes) {
     DIMS_ASSIGN(const auto entry, cursor_->next());
-    if (!entry) {
-      cursor_.reset();
-      break;
-    }
+    if (!entry) break;
     batch.push_back(*entry);
     keys.push_back(entry->key);
+  }
+  if (keys.empty()) {
+    cursor_.reset();
+    after_.reset();
+    return --level_ != 0;
   }
   Status status;
   store_.get(keys, [&](std::size_t index, Result<Bytes> node) {
@@ -87,13 +88,48 @@ Result<bool> Marker::step(std::size_t nodes) {
     return status.ok();
   });
   DIMS_TRY(status);
+  after_ = keys.back();
   return true;
 }
 
-KeyCursor Marker::marked() {
+KeyCursor Marker::marked(const std::optional<ObjectKey>& after) {
   std::vector<KeyRuns*> all;
   for (const auto& level : levels_) all.push_back(level.get());
-  return KeyCursor(all);
+  return KeyCursor(all, after);
+}
+
+Result<MarkPlace> Marker::save() {
+  cursor_.reset();  // reads what is about to be written
+  MarkPlace place;
+  place.level = static_cast<std::uint8_t>(level_);
+  place.after = after_;
+  place.nodes = nodes_;
+  for (const auto& level : levels_) {
+    DIMS_TRY(level->save());
+    place.runs.push_back(level->files());
+  }
+  return place;
+}
+
+Status Marker::restore(const MarkPlace& place) {
+  if (place.runs.size() != levels_.size() || place.level > kLevels) {
+    return make_error(ErrorCode::kCorrupt, "the place of a mark does not fit");
+  }
+  for (std::size_t level = 0; level < levels_.size(); ++level) {
+    DIMS_TRY(levels_[level]->restore(place.runs[level]));
+  }
+  level_ = place.level;
+  after_ = place.after;
+  nodes_ = place.nodes;
+  return ok_status();
+}
+
+std::vector<std::string> Marker::run_paths() const {
+  std::vector<std::string> out;
+  for (const auto& level : levels_) {
+    for (std::string& path : level->paths()) out.push_back(std::move(path));
+  }
+  return out;
 }
 
 }  // namespace dims::catalog

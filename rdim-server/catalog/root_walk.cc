@@ -68,12 +68,15 @@ Status RootWalk::gather_sessions() {
     DIMS_ASSIGN(const auto rows, catalog_.refs_.list("session/", after, kSessionsABatch));
     for (const auto& [key, value] : rows) {
       after = key;
-      const auto session = decode_session(value.value);
-      if (!session.ok()) return session.error().with_context(key);
       const auto image_id = ImageId::from_hex_text(key.substr(8, 2 * ImageId::kBytes));
       if (!image_id) continue;
       const auto live = catalog_.live(*image_id);
       if (!live.ok()) continue;  // a session of an image that is gone pins nothing
+      const auto session = decode_session(value.value);
+      if (!session.ok()) {
+        DIMS_TRY(report(RootTrouble::Kind::kDamagedSession, true, {}, key));
+        continue;
+      }
       if (!session->base.is_zero()) pins_.insert(session->base);
       // Where the session stands now: on the newest version that came from its journal.
       std::lock_guard image((*live)->mutex);

@@ -31,6 +31,7 @@ struct RootTrouble {
     kDamagedVersion,   // a version record that is not what its id says
     kDroppedHead,      // marked as gone, and yet a head or an origin
     kUnknownBase,      // a session on a version that is not known
+    kDamagedSession,   // what it stands on cannot be read
     kUnlinkedVersion,  // a record that no image leads to
   };
   Kind kind = Kind::kDanglingHead;

@@ -59,6 +59,7 @@ void to_proto(const contract::CollectionStatus& status, v1::CollectionStatusRepl
   out->set_began_unix_s(status.began_unix_s);
   out->set_ended_unix_s(status.ended_unix_s);
   out->set_next_in_s(status.next_in_s);
+  out->set_resumed(status.resumed);
   if (status.failed) *out->mutable_failed() = to_detail(*status.failed);
 }
 

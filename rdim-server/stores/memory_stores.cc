@@ -83,9 +83,10 @@ Result<std::vector<bool>> MemoryObjectStore::touch_present(std::span<const Objec
   return out;
 }
 
-void MemoryObjectStore::set_touch_floor(std::uint64_t seconds) {
+Status MemoryObjectStore::set_touch_floor(std::uint64_t seconds) {
   std::lock_guard lock(mutex_);
   touch_floor_s_ = std::max(touch_floor_s_, seconds);
+  return ok_status();
 }
 
 Result<std::vector<contract::ObjectRow>> MemoryObjectStore::list_rows(

@@ -35,6 +35,8 @@ class RocksObjectStore : public contract::ObjectStore {
 
   // Reads the counters that a clean end left, or counts anew. Before any other call.
   Status load_counters();
+  // Reads the floor that holds. Before any other call.
+  Status load_touch_floor();
   // For a clean end: stores the counters durably.
   Status save_counters();
 
@@ -51,7 +53,7 @@ class RocksObjectStore : public contract::ObjectStore {
   Result<std::vector<bool>> touch_present(std::span<const ObjectKey> keys) override;
   Result<std::vector<contract::ObjectRow>> list_rows(const std::optional<ObjectKey>& after,
                                                      std::size_t limit) override;
-  void set_touch_floor(std::uint64_t seconds) override;
+  Status set_touch_floor(std::uint64_t seconds) override;
   Result<std::vector<contract::RemoveOutcome>> remove_untouched(
       std::span<const ObjectKey> keys, std::uint64_t touched_before_s) override;
   Status reclaim(const std::function<bool()>& cancelled) override;

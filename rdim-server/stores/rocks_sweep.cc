@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "common/base/parse.h"
+#include "common/base/wire.h"
 #include "rdim-server/stores/rocks_objects.h"
 #include "rdim-server/stores/rocks_status.h"
 
@@ -11,6 +12,8 @@ namespace dims::stores {
 namespace {
 
 using contract::RemoveOutcome;
+
+constexpr const char* kTouchFloorKey = "touch-floor";
 
 // Old blob files are rewritten once so much of them is garbage: the store stays below 4/3 of what
 // lives in it.
@@ -63,9 +66,27 @@ Result<std::vector<contract::ObjectRow>> RocksObjectStore::list_rows(
   return rows;
 }
 
-void RocksObjectStore::set_touch_floor(std::uint64_t seconds) {
+Status RocksObjectStore::set_touch_floor(std::uint64_t seconds) {
   std::lock_guard lock(write_mutex_);
   touch_floor_s_ = std::max(touch_floor_s_.load(), seconds);
+  // Also if it was there before: the write of it may have failed.
+  Bytes row;
+  Writer(row).u64(touch_floor_s_.load());
+  rocksdb::WriteBatch batch;
+  (void)batch.Put(engine_.internal(), kTouchFloorKey, as_text(row));
+  return engine_.write(batch, Durability::kSynced, "cannot write the floor of touch times");
+}
+
+Status RocksObjectStore::load_touch_floor() {
+  std::string row;
+  const rocksdb::Status status =
+      engine_.db().Get(rocksdb::ReadOptions(), engine_.internal(), kTouchFloorKey, &row);
+  if (status.IsNotFound()) return ok_status();
+  DIMS_TRY(check_rocks(status, "cannot read the floor of touch times"));
+  Reader r(as_bytes(row));
+  touch_floor_s_ = r.u64();
+  if (r.at_end()) return ok_status();
+  return make_error(ErrorCode::kCorrupt, "the floor of touch times is damaged");
 }
 
 Result<std::vector<RemoveOutcome>> RocksObjectStore::remove_untouched(

@@ -52,6 +52,7 @@ Result<std::unique_ptr<Store>> Store::open(const StoreOptions& options, Clock& c
   store->objects_ = std::make_unique<RocksObjectStore>(*store->engine_, clock, options);
   store->refs_ = std::make_unique<RocksRefStore>(*store->engine_, random);
   DIMS_TRY(store->objects_->load_counters());
+  DIMS_TRY(store->objects_->load_touch_floor());
   if (create) {
     format.state = StoreState::kReady;
     DIMS_TRY(write_format(fs, options.folder, format));

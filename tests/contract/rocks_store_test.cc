@@ -250,3 +250,18 @@ TEST_CASE("a full disk refuses new objects, keeps the rest working, and recovers
   free_bytes = kGiB;
   CHECK(store->objects().put(std::vector{during.item()}).ok());
 }
+
+TEST_CASE("the floor of touch times holds again after a kill, whatever the clock says") {
+  Folder folder;
+  const auto object = test::test_object(1);
+  const auto store = folder.open();
+  REQUIRE(store->objects().put(std::vector{object.item()}).ok());
+  folder.clock.advance(std::chrono::minutes(10));
+  const auto floor = static_cast<std::uint64_t>(
+      std::chrono::duration_cast<std::chrono::seconds>(folder.clock.wall()).count());
+  REQUIRE(store->objects().set_touch_floor(floor).ok());
+  const auto again = folder.open(folder.killed_copy("killed"));
+  folder.clock.advance(-std::chrono::minutes(9));  // and the last touch is no hour old
+  REQUIRE(again->objects().touch_present(std::vector{object.key})->front());
+  CHECK(again->objects().list_rows({}, 1)->front().touched_s == floor);
+}

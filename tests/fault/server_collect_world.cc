@@ -69,9 +69,9 @@ CollectWorld::CollectWorld(const TreePool& pool, std::uint64_t seed, Clock& cloc
       random_(seed),
       clock_(clock),
       advance_(std::move(advance)),
-      bare_(objects),
+      bare_(&objects),
       objects_(objects),
-      refs_(refs) {
+      refs_(&refs) {
   const std::chrono::seconds graces[] = {std::chrono::seconds(0), std::chrono::hours(1),
                                          std::chrono::hours(24 * 7)};
   grace_ = graces[random_.below(3)];
@@ -83,6 +83,8 @@ CollectWorld::CollectWorld(const TreePool& pool, std::uint64_t seed, Clock& cloc
       collect_step();
     }
   };
+  lasting_ = random_.below(6) != 0;
+  (void)files_.make_folder("/runs");
   restart();
 }
 
@@ -91,12 +93,19 @@ void CollectWorld::fail(const std::string& what) {
 }
 
 void CollectWorld::restart() {
+  // Stopped, or killed.
+  if (collector_ && random_.below(3) == 0 && !collector_->save().ok()) fail("save");
   collector_.reset();
   catalog_.reset();
+  if (reopen && catalog_opened_) {
+    std::tie(bare_, refs_) = reopen();
+    objects_.stand_on(*bare_);
+  }
+  catalog_opened_ = true;
   catalog::CatalogOptions options;
   options.lease_term = std::chrono::hours(24 * 365 * 100);  // a schedule may take years
   options.retention = {false, 1, 0, 0, 0};
-  auto opened = catalog::Catalog::open(objects_, refs_, GenerationId{}, clock_, random_, options);
+  auto opened = catalog::Catalog::open(objects_, *refs_, GenerationId{}, clock_, random_, options);
   if (!opened.ok()) return fail("cannot open: " + opened.error().to_string());
   catalog_ = std::move(*opened);
 }
@@ -244,13 +253,23 @@ void CollectWorld::set_retention(Client& client) {
   if (!catalog_->set_retention(client.image, policy).ok()) fail("retention");
 }
 
-void CollectWorld::start_collection() {
-  if (collector_) return;
+catalog::CollectorOptions CollectWorld::collector_options() {
   catalog::CollectorOptions options;
   options.upload_grace = grace_;
+  options.save_every = std::chrono::hours(24 * 365 * 100);  // as the schedule says
+  if (lasting_) options.space.fs = &files_;
+  options.space.folder = "/runs";
+  return options;
+}
+
+void CollectWorld::start_collection() {
+  if (collector_) return;
+  catalog::CollectorOptions options = collector_options();
   options.dry_run = random_.below(10) == 0;
   options.rows_a_step = 1 + random_.below(12);
   options.nodes_a_step = 1 + random_.below(3);
+  options.space.keys_in_memory_max = random_.below(2) == 0 ? 3 : 1000;
+  options.space.files_max = 3;
   collector_ = std::make_unique<catalog::Collector>(*catalog_, objects_, clock_, options);
   ++counts_.collections;
 }
@@ -258,7 +277,16 @@ void CollectWorld::start_collection() {
 void CollectWorld::collect_step() {
   if (!collector_) return;
   in_collector_ = true;
+  const bool first = collector_->phase() == catalog::CollectorPhase::kRoots;
   const auto more = collector_->step();
+  if (first && collector_->figures().resumed != 0) {
+    ++counts_.resumed;
+    if (collector_->phase() == catalog::CollectorPhase::kSweep) ++counts_.resumed_sweeps;
+  }
+  if (more.ok() && *more && random_.below(5) == 0) {
+    ++counts_.saves;
+    if (!collector_->save().ok()) fail("save");
+  }
   in_collector_ = false;
   if (!more.ok()) fail("collection: " + more.error().to_string());
   if (more.ok() && *more) return;
@@ -269,7 +297,7 @@ void CollectWorld::collect_step() {
 }
 
 bool CollectWorld::complete(const VersionId& version, std::set<ObjectKey>* all) {
-  const auto row = refs_.get(catalog::version_key(version));
+  const auto row = refs_->get(catalog::version_key(version));
   if (!row.ok() || !*row) return false;
   const auto record = format::decode_version((*row)->value, false);
   if (!record.ok()) return false;
@@ -278,7 +306,7 @@ bool CollectWorld::complete(const VersionId& version, std::set<ObjectKey>* all) 
     const ObjectKey key = todo.back();
     todo.pop_back();
     if (all != nullptr) all->insert(key);
-    const auto there = bare_.has(std::span(&key, 1));
+    const auto there = bare_->has(std::span(&key, 1));
     if (!there.ok() || !there->front()) return false;
     const auto head = format::parse_head(pool_.by_key.at(key)->bytes);
     todo.insert(todo.end(), head->children.begin(), head->children.end());
@@ -301,7 +329,7 @@ void CollectWorld::check_all(std::set<ObjectKey>* all) {
     must(image.origin, "an origin");
     bool own = true;
     for (VersionId at = image.head; !at.is_zero() && seen.insert(at).second;) {
-      const auto row = refs_.get(catalog::version_key(at));
+      const auto row = refs_->get(catalog::version_key(at));
       if (!row.ok() || !*row) {
         if (own) fail("the record of a version is gone");
         break;
@@ -316,13 +344,13 @@ void CollectWorld::check_all(std::set<ObjectKey>* all) {
     }
   }
   // Also what no image leads to: as long as its record is there, somebody may ask for it.
-  const auto versions = refs_.list(catalog::kVersionPrefix, "", 10'000);
+  const auto versions = refs_->list(catalog::kVersionPrefix, "", 10'000);
   for (const auto& [key, value] : *versions) {
     const auto id = VersionId::from_hex_text(std::string_view(key).substr(8));
     const auto gone = catalog_->is_gone(*id);
     if (gone.ok() && !*gone && !complete(*id, nullptr)) fail("a version with a record lost data");
   }
-  const auto sessions = refs_.list("session/", "", 1000);
+  const auto sessions = refs_->list("session/", "", 1000);
   for (const auto& [key, value] : *sessions)
     must(catalog::decode_session(value.value)->base, "a base");
 }
@@ -357,9 +385,10 @@ void CollectWorld::step() {
       if (random_.below(16) == 0) advance_(-std::chrono::hours(random_.below(24 * 4)));
       return;
     case 8:
-      if (random_.below(6) == 0) {
+      if (random_.below(collector_ ? 2 : 6) == 0) {
         ++counts_.restarts;
         restart();
+        if (random_.below(2) == 0) start_collection();
       }
       return;
     case 9:
@@ -382,17 +411,18 @@ void CollectWorld::step() {
 void CollectWorld::check_end() {
   // What half-sent uploads left is garbage once their grace is over.
   advance_(std::chrono::hours(24 * 30));
-  for (int round = 0; round < 2 && failure_.empty(); ++round) {
+  for (int round = 0; round < 3 && failure_.empty(); ++round) {  // one may only end an old one
     while (collector_ && failure_.empty()) collect_step();
     advance_(std::chrono::hours(24 * 30));
-    catalog::CollectorOptions options;
-    options.upload_grace = grace_;
-    collector_ = std::make_unique<catalog::Collector>(*catalog_, objects_, clock_, options);
+    collector_ =
+        std::make_unique<catalog::Collector>(*catalog_, objects_, clock_, collector_options());
     while (collector_ && failure_.empty()) collect_step();
   }
+  if (!refs_->list(catalog::kCollectStateKey, "", 1)->empty()) fail("a state is left");
+  if (!files_.list("/runs")->empty()) fail("run files are left");
   std::set<ObjectKey> live;
   check_all(&live);
-  const auto left = bare_.list({}, 100'000);
+  const auto left = bare_->list({}, 100'000);
   if (!left.ok()) return fail("list");
   for (const ObjectKey& key : *left) {
     if (!live.contains(key)) fail("garbage is left");

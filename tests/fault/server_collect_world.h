@@ -9,7 +9,9 @@
 #include <map>
 #include <memory>
 #include <set>
+#include <tuple>
 
+#include "common/io/memory_file.h"
 #include "rdim-server/catalog/catalog.h"
 #include "rdim-server/catalog/collector.h"
 #include "rdim-server/stores/memory_stores.h"
@@ -35,58 +37,61 @@ struct TreePool {
 // Passes everything on; lets the schedule in between.
 class YieldingStore : public contract::ObjectStore {
  public:
-  explicit YieldingStore(contract::ObjectStore& below) : below_(below) {}
+  explicit YieldingStore(contract::ObjectStore& below) : below_(&below) {}
+  void stand_on(contract::ObjectStore& below) { below_ = &below; }
   std::function<void()> yield = [] {};
 
   Result<std::vector<contract::PutOutcome>> put(std::span<const PutItem> items) override {
-    return below_.put(items);
+    return below_->put(items);
   }
   void get(std::span<const ObjectKey> keys, const GetSink& sink) override {
     yield();
-    below_.get(keys, sink);
+    below_->get(keys, sink);
     yield();
   }
   Result<std::vector<bool>> has(std::span<const ObjectKey> keys) override {
-    return below_.has(keys);
+    return below_->has(keys);
   }
-  Status touch(std::span<const ObjectKey> keys) override { return below_.touch(keys); }
-  Status remove(const ObjectKey& key) override { return below_.remove(key); }
+  Status touch(std::span<const ObjectKey> keys) override { return below_->touch(keys); }
+  Status remove(const ObjectKey& key) override { return below_->remove(key); }
   Result<std::vector<ObjectKey>> list(const std::optional<ObjectKey>& after,
                                       std::size_t limit) override {
-    return below_.list(after, limit);
+    return below_->list(after, limit);
   }
   Status barrier() override {
     yield();
-    const Status status = below_.barrier();
+    const Status status = below_->barrier();
     yield();
     return status;
   }
-  Result<contract::StoreInfo> info() override { return below_.info(); }
+  Result<contract::StoreInfo> info() override { return below_->info(); }
   Result<std::vector<bool>> touch_present(std::span<const ObjectKey> keys) override {
     yield();
-    auto present = below_.touch_present(keys);
+    auto present = below_->touch_present(keys);
     yield();
     return present;
   }
   Result<std::vector<contract::ObjectRow>> list_rows(const std::optional<ObjectKey>& after,
                                                      std::size_t limit) override {
-    return below_.list_rows(after, limit);
+    return below_->list_rows(after, limit);
   }
-  void set_touch_floor(std::uint64_t seconds) override { below_.set_touch_floor(seconds); }
+  Status set_touch_floor(std::uint64_t seconds) override {
+    return below_->set_touch_floor(seconds);
+  }
   Result<std::vector<contract::RemoveOutcome>> remove_untouched(
       std::span<const ObjectKey> keys, std::uint64_t touched_before_s) override {
-    return below_.remove_untouched(keys, touched_before_s);
+    return below_->remove_untouched(keys, touched_before_s);
   }
   Status reclaim(const std::function<bool()>& cancelled) override {
-    return below_.reclaim(cancelled);
+    return below_->reclaim(cancelled);
   }
   Result<contract::AuditPage> audit(const std::optional<ObjectKey>& after, std::size_t limit,
                                     std::uint64_t bytes_max, bool mend) override {
-    return below_.audit(after, limit, bytes_max, mend);
+    return below_->audit(after, limit, bytes_max, mend);
   }
 
  private:
-  contract::ObjectStore& below_;
+  contract::ObjectStore* below_;
 };
 
 class CollectWorld {
@@ -95,13 +100,18 @@ class CollectWorld {
                std::function<void(std::chrono::seconds)> advance, contract::ObjectStore& objects,
                contract::RefStore& refs);
 
+  // What a restart finds, if the stores do not outlive the process: called when nobody uses the old
+  // ones any more.
+  std::function<std::pair<contract::ObjectStore*, contract::RefStore*>()> reopen;
+
   // Runs the schedule to its end, then collects until nothing is left to do. Empty: all is well;
   // else what went wrong.
   std::string run(std::size_t steps);
 
   struct Counts {
     std::uint64_t commits = 0, missing = 0, branches = 0, removals = 0, collections = 0, swept = 0,
-                  spared = 0, dropped = 0, restarts = 0, steps_inside_commits = 0;
+                  spared = 0, dropped = 0, restarts = 0, steps_inside_commits = 0, saves = 0,
+                  resumed = 0, resumed_sweeps = 0;
   };
   const Counts& counts() const { return counts_; }
 
@@ -133,6 +143,7 @@ class CollectWorld {
   void remove_image();
   void set_retention(Client& client);
   void start_collection();
+  catalog::CollectorOptions collector_options();
   void collect_step();
   bool complete(const VersionId& version, std::set<ObjectKey>* all);
   void check_all(std::set<ObjectKey>* all);
@@ -143,10 +154,13 @@ class CollectWorld {
   SeededRandom random_;
   Clock& clock_;
   const std::function<void(std::chrono::seconds)> advance_;
-  contract::ObjectStore& bare_;
+  contract::ObjectStore* bare_;
   YieldingStore objects_;
-  contract::RefStore& refs_;
+  contract::RefStore* refs_;
   std::unique_ptr<catalog::Catalog> catalog_;
+  io::MemoryFileSystem files_;  // of lasting runs
+  bool lasting_ = false;
+  bool catalog_opened_ = false;
   std::unique_ptr<catalog::Collector> collector_;
   std::chrono::seconds grace_{0};
   bool in_commit_ = false;

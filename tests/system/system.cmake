@@ -5,7 +5,7 @@ foreach(test
     exactness fio_verify kill_nbdkit kill_server restart_under_guest offline diskless
     bad_input damage other_history slow_link memory two_machines hand_over restored_client new_version fill full_disk guest tls salvage
     organisation member_branch recovery interrupted wipe rotation escrow private_files tpm canary roaming thin_link let_go
-    failed_disk quota patient_import)
+    failed_disk quota patient_import server_check)
   add_test(NAME system_${test}
     COMMAND /usr/bin/python3 -B ${CMAKE_CURRENT_SOURCE_DIR}/${test}.py --build ${CMAKE_BINARY_DIR})
   math(EXPR limit "900 * ${dims_patience}")

@@ -1,6 +1,7 @@
 // The catalog's records: what is written is read, and nothing else is.
 #include <fstream>
 
+#include "rdim-server/catalog/collect_state.h"
 #include "tests/unit/catalog_fixture.h"
 
 using namespace dims;
@@ -82,6 +83,46 @@ TEST_CASE("the records are byte for byte those of the golden file") {
   REQUIRE(std::getline(file, session_line));
   CHECK(to_hex(image) == image_line);
   CHECK(to_hex(session) == session_line);
+}
+
+// docs/formats/store.md.
+TEST_CASE("the state of a collection is byte for byte that of the golden file, and comes back") {
+  CollectState state;
+  ObjectKey rows, nodes;
+  state.owner.bytes.fill(0x11);
+  rows.domain.bytes.fill(0x22);
+  rows.id.bytes.fill(0x33);
+  nodes.domain.bytes.fill(0x44);
+  nodes.id.bytes.fill(0x55);
+  state.began_s = 1000;
+  state.touched_before_s = 400;
+  state.grace_s = 600;
+  state.resumed = 3;
+  state.phase = CollectorPhase::kFind;
+  state.row_after = rows;
+  state.mark.level = 2;
+  state.mark.after = nodes;
+  state.mark.nodes = 77;
+  state.mark.runs.resize(Marker::kLevels);
+  state.mark.runs[1] = {{0, 5}, {2, 9}};
+  state.dead_level = Marker::kLevels;
+  state.dead.resize(Marker::kLevels);
+  state.dead[0] = {{4, 1}};
+  for (std::size_t n = 0; n < state.figures.size(); ++n) state.figures[n] = 10 + n;
+  const Bytes good = encode_collect_state(state);
+  std::ifstream file(DIMS_GOLDEN_FOLDER "/collect_state_v1.hex");
+  std::string line;
+  REQUIRE(std::getline(file, line));
+  CHECK(to_hex(good) == line);
+  const auto back = decode_collect_state(good);
+  REQUIRE(back.ok());
+  CHECK(encode_collect_state(*back) == good);
+  for (std::size_t n = 0; n < good.size(); ++n) {
+    CHECK(!decode_collect_state(ByteView(good).first(n)).ok());
+  }
+  Bytes future = good;
+  future[4] = 2;
+  CHECK(code_of(decode_collect_state(future)) == ErrorCode::kUnsupported);
 }
 
 TEST_CASE("records that are cut, longer or of the future are refused") {
