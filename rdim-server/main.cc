@@ -2,6 +2,7 @@
 #include <malloc.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <spdlog/sinks/stdout_color_sinks.h>
@@ -11,6 +12,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <thread>
+#include <utility>
 
 #include "common/crypto/hash.h"
 #include "common/io/file.h"
@@ -30,6 +32,7 @@
 namespace dims::server {
 namespace {
 
+constexpr rlim_t kOpenFilesWanted = 8192;
 constexpr std::chrono::seconds kCallsEndWithin{5};
 constexpr std::chrono::seconds kStopWithin{60};  // the last flush included; then it just ends
 
@@ -44,6 +47,21 @@ void bound_memory() {
   mallopt(M_ARENA_MAX, 4);
   mallopt(M_TRIM_THRESHOLD, 16 * 1024 * 1024);
   mallopt(M_MMAP_THRESHOLD, 4 * 1024 * 1024);
+}
+
+// Files of the store, runs of a collection and connections are descriptors. The soft limit is small
+// for the sake of programs that use select().
+void raise_file_limit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  if (limit.rlim_cur < limit.rlim_max) {
+    const rlim_t before = std::exchange(limit.rlim_cur, limit.rlim_max);
+    if (setrlimit(RLIMIT_NOFILE, &limit) != 0) limit.rlim_cur = before;
+  }
+  if (limit.rlim_cur < kOpenFilesWanted) {
+    spdlog::warn("at most {} files may be open, {} are better: raise the limit (LimitNOFILE=)",
+                 limit.rlim_cur, kOpenFilesWanted);
+  }
 }
 
 sigset_t block_signals() {
@@ -252,6 +270,7 @@ int main(int argc, char** argv) {
   const sigset_t signals = server::block_signals();
   spdlog::set_default_logger(spdlog::stderr_color_mt("rdim-server"));
   spdlog::set_level(spdlog::level::from_str(options.log_level));
+  server::raise_file_limit();
   crypto::initialise();
   switch (options.verb) {
     case server::Verb::kInit:

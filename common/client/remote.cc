@@ -233,9 +233,12 @@ Result<std::vector<ImageInfo>> GrpcRemote::list_images() {
   }
 }
 
-Status GrpcRemote::remove_image(const ImageId& id) {
+Status GrpcRemote::remove_image(const ImageRemoval& removal) {
   v1::RemoveImageRequest request;
-  put_id(id, request.mutable_id());
+  put_id(removal.id, request.mutable_id());
+  put_id(removal.head, request.mutable_head());
+  put_id(removal.lease, request.mutable_lease());
+  request.set_token(removal.token);
   request.set_idempotency_key(fresh_key());
   DIMS_TRY(call(&Stub::RemoveImage, request));
   return ok_status();

@@ -36,6 +36,9 @@ struct ObjectRow {
   std::uint64_t touched_s = 0;  // seconds since 1970
 };
 
+// A touch time so far ahead of the clock is an error of a clock; the next touch sets it right.
+inline constexpr std::uint64_t kTouchAheadMaxSeconds = 24 * 3600;
+
 enum class RemoveOutcome { kRemoved, kTouched, kAbsent };
 
 // What audit() found wrong with one key, and, if it was asked to, mended.
@@ -67,8 +70,9 @@ class ObjectStore {
     ObjectKey key;
     ByteView object;
   };
-  // Stores what is absent and renews the touch time of what is present. Verifies id = hash of every
-  // object first; one bad object fails the call and nothing of it is stored.
+  // Stores what is absent, renews the touch time of what is present and heals it if it cannot be
+  // read. Verifies id = hash of every object first; one bad object fails the call and nothing of it
+  // is stored.
   virtual Result<std::vector<PutOutcome>> put(std::span<const PutItem> items) = 0;
 
   // Calls sink(index, object or error) once a key, in any order, on the calling thread; stops early
@@ -106,7 +110,8 @@ class ObjectStore {
   // and then.
   virtual Status reclaim(const std::function<bool()>& cancelled) = 0;
   // Reads what is stored after `after`, at most `limit` keys and about bytes_max bytes, and checks
-  // it. mend: drops what is damaged, so that the next put of it heals it.
+  // it. mend: drops what is damaged, so that the next put of it heals it; what cannot be read for
+  // want of something else than the disk fails the call.
   virtual Result<AuditPage> audit(const std::optional<ObjectKey>& after, std::size_t limit,
                                   std::uint64_t bytes_max, bool mend) = 0;
 };

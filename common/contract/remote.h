@@ -58,6 +58,16 @@ struct ImageInfo {
   std::vector<std::string> branches;  // names of its conflict branches that the asker may read
 };
 
+// What is to be removed, and on which conditions.
+struct ImageRemoval {
+  // NOLINTNEXTLINE(google-explicit-constructor): mostly there are none.
+  ImageRemoval(const ImageId& image) : id(image) {}
+  ImageId id;
+  VersionId head;  // not zero: only while this is its newest version, else kConflict
+  LeaseId lease;   // not zero: only under this lease; else only while nobody holds one
+  std::uint64_t token = 0;
+};
+
 struct VersionInfo {
   VersionId id;
   Bytes record_bytes;
@@ -164,7 +174,7 @@ class Remote {
   virtual Result<ImageInfo> find_image(const std::string& name) = 0;
   virtual Result<ImageInfo> get_image(const ImageId& id) = 0;
   virtual Result<std::vector<ImageInfo>> list_images() = 0;
-  virtual Status remove_image(const ImageId& id) = 0;
+  virtual Status remove_image(const ImageRemoval& removal) = 0;
 
   // version zero and sequence 0: the head. Structure and signature of the record are checked.
   virtual Result<VersionInfo> get_version(const ImageId& image, const VersionId& version,

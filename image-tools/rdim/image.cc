@@ -73,8 +73,9 @@ Status remove(Session& session, const RemoveOptions& options) {
     return error;
   }
   if (!options.yes) DIMS_TRY(confirm(session, image.name));
+  contract::ImageRemoval removal(image.id);
   if (held) {
-    // Whoever holds it learns that it is lost; then nobody does, and the server lets the image go.
+    // Whoever holds it learns that it is lost.
     contract::LeaseRequest take;
     take.image = image.id;
     take.session = session.who().session;
@@ -82,9 +83,10 @@ Status remove(Session& session, const RemoveOptions& options) {
     take.machine_name = session.who().machine_name;
     take.take_over = true;
     DIMS_ASSIGN(const contract::LeaseGrant grant, remote->acquire_lease(take));
-    DIMS_TRY(remote->release_lease(image.id, grant));
+    removal.lease = grant.lease;
+    removal.token = grant.token;
   }
-  DIMS_TRY(remote->remove_image(image.id));
+  DIMS_TRY(remote->remove_image(removal));
   Json json;
   json["removed"] = image.name;
   json["id"] = image.id.hex();

@@ -40,8 +40,12 @@ class Resolve {
     report.version = sides_[0].image.head;
     report.sequence = sides_[0].image.head_sequence;
     for (std::size_t i = 1; i < sides_.size(); ++i) {
-      sides_[i].lease.reset();
-      DIMS_TRY(remote_.remove_image(sides_[i].image.id));
+      // Under its lease, and with the content that was put aside: its machine may be back.
+      contract::ImageRemoval removal(sides_[i].image.id);
+      removal.head = sides_[i].image.head;
+      removal.lease = sides_[i].lease->grant().lease;
+      removal.token = sides_[i].lease->grant().token;
+      DIMS_TRY(remote_.remove_image(removal));
       report.removed.push_back(sides_[i].image.name);
     }
     return report;

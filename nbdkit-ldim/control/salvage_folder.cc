@@ -18,14 +18,6 @@ Result<std::string> free_name(io::FileSystem& fs, const std::string& path) {
   }
 }
 
-Status empty_folder(io::FileSystem& fs, const std::string& folder) {
-  DIMS_ASSIGN(const bool there, fs.exists(folder));
-  if (!there) return fs.make_folder(folder);
-  DIMS_ASSIGN(const auto names, fs.list(folder));
-  for (const std::string& name : names) DIMS_TRY(fs.remove(folder + "/" + name));
-  return ok_status();
-}
-
 }  // namespace
 
 Result<std::string> salvage_folder(io::FileSystem& fs, const std::string& folder,

@@ -86,6 +86,21 @@ Status check_unused(io::FileSystem& fs, const std::string& folder) {
   return ok_status();
 }
 
+std::array<std::uint8_t, 8> folder_tag(const FolderKeys& keys) {
+  const Secret32 tag = crypto::prf(keys.state.key(), "sessions", {});
+  std::array<std::uint8_t, 8> out{};
+  std::copy_n(tag.view().begin(), out.size(), out.begin());
+  return out;
+}
+
+Status empty_folder(io::FileSystem& fs, const std::string& folder) {
+  DIMS_ASSIGN(const bool there, fs.exists(folder));
+  if (!there) return fs.make_folder(folder);
+  DIMS_ASSIGN(const auto names, fs.list(folder));
+  for (const std::string& name : names) DIMS_TRY(fs.remove(folder + "/" + name));
+  return fs.sync_folder(folder);
+}
+
 Result<FolderIdentity> prepare_folder(io::FileSystem& fs, const std::string& folder,
                                       const ImageId& image, const format::KeyFile& key,
                                       Random& random) {

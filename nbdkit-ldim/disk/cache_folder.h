@@ -15,6 +15,7 @@
 // the file. Durable on return: everything that open() made.
 #pragma once
 
+#include <array>
 #include <memory>
 #include <optional>
 #include <string>
@@ -27,6 +28,9 @@ namespace dims::ldim {
 
 // Beside the state: the journal was salvaged, and its content is to become a branch.
 inline constexpr const char* kSalvageNote = "journal-salvaged";
+// While a restored journal is being replaced: the image that its session was on before, and a byte:
+// 1 when all that it holds was sent.
+inline constexpr const char* kRestoredNote = "journal-restored";
 inline constexpr const char* kSalvageFolder = "journal.salvaged";  // while it is being made
 
 // The control socket's path must fit into what the kernel takes (sun_path, 107 bytes and a zero).
@@ -51,8 +55,13 @@ struct FolderKeys {
   crypto::HeldKey state;
 };
 
+// What the ids of its sessions end with (lease_keeper.h). Says nothing of the keys.
+std::array<std::uint8_t, 8> folder_tag(const FolderKeys& keys);
+
 // True if it exists and something is in it.
 Result<bool> holds_files(io::FileSystem& fs, const std::string& folder);
+// Removes the files in it, or makes it; durable on return.
+Status empty_folder(io::FileSystem& fs, const std::string& folder);
 // Makes what is missing (folder, identity, keys) and opens the keys. No new keys over a journal
 // that has files: kCorrupt.
 Result<FolderIdentity> prepare_folder(io::FileSystem& fs, const std::string& folder,

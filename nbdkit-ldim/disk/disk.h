@@ -134,6 +134,14 @@ class Disk {
   void make_write_back();
   // A folder that was restored from an old copy: the server knows more of its journal than it does.
   Result<bool> journal_is_restored();
+  bool knows_newer();
+  // A restored journal that is being replaced (kRestoredNote).
+  struct RestoredNote {
+    ImageId began_on;       // zero: none is
+    bool all_sent = false;  // what is left of its files is of no use
+  };
+  Result<RestoredNote> restored_note();
+  Status note_restored(const RestoredNote& note);
   Status replace_restored_journal();
   Status branch_what_was_salvaged();
   Status begin_or_resume(bool online, bool anew);

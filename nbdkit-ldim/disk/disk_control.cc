@@ -14,6 +14,11 @@ using nlohmann::json;
 namespace {
 
 constexpr std::chrono::seconds kAliveNoteEvery{15};
+
+bool is_absent(const Error& error) {
+  return error.code == ErrorCode::kNotFound || error.code == ErrorCode::kPermissionDenied;
+}
+
 constexpr std::chrono::seconds kHaltWait{30};  // for requests under way; they wait for nothing
 
 double rate(std::uint64_t part, std::uint64_t whole) {
@@ -342,7 +347,8 @@ void Disk::on_event(const contract::ServerEvent& event) {
     known_head_ = event.version;
     known_head_sequence_ = event.sequence;
     // Our own commits are announced, too, perhaps before we have recorded them.
-    const bool foreign = !event.who || !(event.who->machine == identity_.machine);
+    const bool foreign = !event.who || !(event.who->machine == identity_.machine) ||
+                         !same_folder(event.who->session, state_->current().session);
     if (!foreign || event.version == state_->current().base) return;
     spdlog::info("version {} is on the server", event.sequence);
     if (version_fetch_ != nullptr) version_fetch_->announce(event.image, event.version);
@@ -365,6 +371,8 @@ void Disk::on_event(const contract::ServerEvent& event) {
         event.who ? event.who->machine_name : "another machine");
     lease_->drop();
     if (options_.write_back != WriteBackPolicy::kManual) write_back_->request();
+  } else if (event.kind == Kind::kRemoved && write_back_ != nullptr) {
+    write_back_->branch_is_gone();
   }
 }
 
@@ -408,6 +416,7 @@ void Disk::watch() {
     events_ = events.ok() ? events->get() : nullptr;
     lock.unlock();
     bool ready = false;
+    bool gone = !events.ok() && is_absent(events.error());
     while (events.ok()) {
       const auto event = (*events)->next(std::chrono::milliseconds(500));
       {
@@ -420,6 +429,7 @@ void Disk::watch() {
       if (!(now.image == state.image) || !(now.session == state.session)) break;
       if (!event.ok()) {
         if (event.error().code == ErrorCode::kDeadlineExceeded) continue;
+        gone = is_absent(event.error());
         break;
       }
       ready = true;
@@ -430,6 +440,8 @@ void Disk::watch() {
     if (watch_stop_) return;
     lock.unlock();
     events = make_error(ErrorCode::kCancelled, "");
+    // Nothing may be unsent: the pages of a branch that was removed are asked of the image again.
+    if (gone && write_back_ != nullptr) write_back_->branch_is_gone();
     keep_alive_note();
     lock.lock();
     pause = ready ? std::chrono::milliseconds(500)
@@ -462,18 +474,18 @@ Status Disk::close(std::chrono::milliseconds longest) {
   if (fill_ != nullptr) fill_->stop();
   if (version_fetch_ != nullptr) version_fetch_->stop();
   Status status;
-  bool unsent = false;
   if (journal_ != nullptr && options_.mode == SessionMode::kPersonal) {
     const auto sealed = journal_->flush();
     if (!sealed.ok()) status = sealed.error();
-    if (sealed.ok() && write_back_ != nullptr) {
+    if (write_back_ != nullptr) {
       const bool send = options_.write_back != WriteBackPolicy::kManual &&
                         environment_.remote.counters().connected;
-      if (send) (void)write_back_->commit_through(sealed->epoch, longest).ok();
-      unsent = sealed->epoch > write_back_->stats().committed_epoch;
-      if (unsent)
-        spdlog::warn("epochs up to {} are not on the server yet; they are safe in {}",
-                     sealed->epoch, root_);
+      // Of a journal that fails, what it had flushed before.
+      const std::uint64_t epoch = journal_->synced().epoch;
+      if (send) (void)write_back_->commit_through(epoch, longest).ok();
+      if (epoch > write_back_->stats().committed_epoch)
+        spdlog::warn("epochs up to {} are not on the server yet; they are safe in {}", epoch,
+                     root_);
     }
   }
   stop_watch();
@@ -487,7 +499,8 @@ Status Disk::close(std::chrono::milliseconds longest) {
   }
   if (environment_.remote.counters().connected) {
     if (ends) close_session_if_sent();
-    if (!unsent) lease_->release();
+    // Kept it runs out instead, and the server says that this machine may hold unsent writes.
+    if (all_sent()) lease_->release();
   }
   lease_->stop();
   fetcher_->stop();

@@ -115,9 +115,7 @@ void Disk::make_write_back() {
   lease_->set_unsent([this] {
     const JournalStats stats = journal_->stats();
     if (stats.synced_epoch <= state_->current().committed.epoch) return std::uint64_t{0};
-    // Less what has arrived of it, so that who waits for this machine sees it at work.
-    const std::uint64_t left = pending_.covered_bytes();
-    return left - std::min(left, write_back_->arrived());
+    return write_back_->unsent_bytes();
   });
 }
 
@@ -220,6 +218,18 @@ Status Disk::open_folder() {
     }
     return ok_status();
   }
+  if (options_.mode == SessionMode::kPersonal) {
+    // Its writes stand on the version that the state named: on any other they would be a disk that
+    // never was.
+    DIMS_ASSIGN(const bool orphaned, holds_files(environment_.fs, root_ + "/journal"));
+    if (orphaned) {
+      return make_error(ErrorCode::kCorrupt,
+                        "the file state in " + root_ +
+                            " is missing, and there is a journal whose writes stand on it",
+                        "put the file back; or, to give up what was not sent, use a new cache "
+                        "folder");
+    }
+  }
   if (!online_at_start_) {
     return make_error(
         ErrorCode::kUnavailable,
@@ -230,7 +240,7 @@ Status Disk::open_folder() {
   fresh.image_name = options_.image;
   fresh.home_image = image_.id;
   fresh.image = image_.id;
-  fresh.session = environment_.random.id<SessionId>();
+  fresh.session = new_session(folder_tag(keys_), environment_.random);
   fresh.mode = mode_name(options_.mode);
   fresh.boot_id = host_boot_id();
   fresh.image_bytes = image_.image_bytes;
@@ -259,13 +269,9 @@ Status Disk::open_journal() {
                       "run 'ldim salvage' again");
   }
   const bool resumes = resumable();
-  if (shared && !resumes) {
-    DIMS_ASSIGN(const bool there, environment_.fs.exists(folder));
-    if (there) {
-      DIMS_ASSIGN(const auto names, environment_.fs.list(folder));
-      for (const std::string& name : names) DIMS_TRY(environment_.fs.remove(folder + "/" + name));
-    }
-  }
+  if (shared && !resumes) DIMS_TRY(empty_folder(environment_.fs, folder));
+  DIMS_ASSIGN(const RestoredNote restored, restored_note());
+  if (!shared && restored.all_sent) DIMS_TRY(empty_folder(environment_.fs, folder));
   JournalOptions journal;
   journal.folder = folder;
   journal.machine = identity_.machine;
@@ -321,6 +327,12 @@ Status Disk::open_journal() {
 }
 
 Result<bool> Disk::journal_is_restored() {
+  DIMS_ASSIGN(const RestoredNote note, restored_note());
+  return !note.began_on.is_zero() || knows_newer();
+}
+
+// Whether the server has other or newer epochs of this journal than the folder.
+bool Disk::knows_newer() {
   const LdimState state = state_->current();
   contract::SessionRequest request;
   request.image = state.image;
@@ -366,11 +378,15 @@ Status Disk::branch_what_was_salvaged() {
 }
 
 // Its epochs have numbers that the server knows with other content. So what is unsent goes to a
-// branch, and whatever comes later to a journal with a name of its own.
+// branch, and whatever comes later to a journal with a name of its own. Cut short anywhere it is
+// gone on with: the note says on which image it began.
 Status Disk::replace_restored_journal() {
   const auto unsent = [&] { return journal_->synced().epoch > state_->current().committed.epoch; };
+  DIMS_ASSIGN(const RestoredNote note, restored_note());
+  const ImageId began_on = note.began_on.is_zero() ? state_->current().image : note.began_on;
+  if (note.began_on.is_zero()) DIMS_TRY(note_restored({began_on, false}));
   if (unsent()) {
-    DIMS_TRY(write_back_->branch_off());
+    if (state_->current().image == began_on) DIMS_TRY(write_back_->branch_off());
     while (unsent()) {
       DIMS_ASSIGN(const bool sent, write_back_->run_once());
       if (!sent) break;
@@ -382,10 +398,9 @@ Status Disk::replace_restored_journal() {
   tidy_.reset();
   pending_.clear();
   journal_.reset();
-  const std::string folder = root_ + "/journal";
-  DIMS_ASSIGN(const auto names, environment_.fs.list(folder));
-  for (const std::string& name : names) DIMS_TRY(environment_.fs.remove(folder + "/" + name));
-  DIMS_TRY(environment_.fs.sync_folder(folder));
+  // From here on what is left of its files is of no use, and may be a part of it only.
+  DIMS_TRY(note_restored({began_on, true}));
+  DIMS_TRY(empty_folder(environment_.fs, root_ + "/journal"));
   DIMS_TRY(state_->update([](LdimState& s) {
     s.session_open = false;
     s.committed = {};
@@ -393,7 +408,28 @@ Status Disk::replace_restored_journal() {
   state_at_start_ = state_->current();
   DIMS_TRY(open_journal());
   make_write_back();
-  return ok_status();
+  return environment_.fs.remove(root_ + "/" + kRestoredNote);
+}
+
+Result<Disk::RestoredNote> Disk::restored_note() {
+  const std::string path = root_ + "/" + kRestoredNote;
+  RestoredNote note;
+  DIMS_ASSIGN(const bool there, environment_.fs.exists(path));
+  if (!there) return note;
+  DIMS_ASSIGN(const Bytes bytes, io::read_file(environment_.fs, path, 64));
+  if (bytes.size() != note.began_on.bytes.size() + 1) {
+    return make_error(ErrorCode::kCorrupt, "the file " + path + " is damaged",
+                      "remove it; the writes of a restored journal may then go to two branches");
+  }
+  std::copy(bytes.begin(), bytes.end() - 1, note.began_on.bytes.begin());
+  note.all_sent = bytes.back() != 0;
+  return note;
+}
+
+Status Disk::note_restored(const RestoredNote& note) {
+  Bytes bytes(note.began_on.bytes.begin(), note.began_on.bytes.end());
+  bytes.push_back(note.all_sent ? 1 : 0);
+  return io::replace_file(environment_.fs, root_ + "/" + kRestoredNote, bytes);
 }
 
 }  // namespace dims::ldim

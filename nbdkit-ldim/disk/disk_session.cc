@@ -80,7 +80,7 @@ Status Disk::start_new_session(bool online) {
   // With unsent writes it keeps their base until the server is told of the new session.
   if (online && !unsent && !state.session.is_zero())
     (void)environment_.remote.close_session(state.image, state.session).ok();
-  const SessionId session = environment_.random.id<SessionId>();
+  const SessionId session = new_session(folder_tag(keys_), environment_.random);
   told_ = false;
   DIMS_TRY(state_->update([&](LdimState& s) {
     s.session = session;
@@ -181,8 +181,21 @@ Status Disk::check_descends(const contract::VersionInfo& head) {
   DIMS_ASSIGN(const auto versions, environment_.remote.list_versions(
                                        state.home_image, static_cast<std::uint32_t>(steps)));
   VersionId next = head.id;
+  std::uint64_t newer =
+      0;  // committed since, by a machine that holds the lease as this one does not
   for (const contract::VersionInfo& version : versions) {
+    if (version.record.sequence > head.record.sequence) {
+      ++newer;
+      continue;
+    }
     if (!(version.id == next)) break;
+    if (version.record.parent == state.home_base) return ok_status();
+    next = version.record.parent;
+  }
+  // They took the place of as many at the list's end.
+  for (; newer > 0 && !next.is_zero(); --newer) {
+    DIMS_ASSIGN(const contract::VersionInfo version,
+                environment_.remote.get_version(state.home_image, next, 0));
     if (version.record.parent == state.home_base) return ok_status();
     next = version.record.parent;
   }

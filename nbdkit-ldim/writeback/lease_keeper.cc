@@ -2,7 +2,20 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
+
 namespace dims::ldim {
+
+SessionId new_session(const FolderTag& folder, Random& random) {
+  auto session = random.id<SessionId>();
+  std::copy(folder.rbegin(), folder.rend(), session.bytes.rbegin());
+  return session;
+}
+
+bool same_folder(const SessionId& a, const SessionId& b) {
+  return std::equal(a.bytes.end() - std::tuple_size_v<FolderTag>, a.bytes.end(),
+                    b.bytes.end() - std::tuple_size_v<FolderTag>);
+}
 
 LeaseKeeper::LeaseKeeper(contract::Remote& remote, contract::LeaseRequest request)
     : remote_(remote), request_(std::move(request)), thread_([this] { run(); }) {}
@@ -36,7 +49,8 @@ Result<contract::LeaseGrant> LeaseKeeper::acquire(LeaseAsk ask) {
   auto grant = remote_.acquire_lease(request);
   if (!grant.ok() && grant.error().code == ErrorCode::kLeaseHeld) {
     const auto image = remote_.get_image(request.image);
-    if (image.ok() && image->holder && image->holder->machine == request.machine) {
+    if (image.ok() && image->holder && image->holder->machine == request.machine &&
+        same_folder(image->holder->session, request.session)) {
       request.take_over = true;
       grant = remote_.acquire_lease(request);
     }
@@ -76,7 +90,8 @@ void LeaseKeeper::surrender(const std::string& to) {
 }
 
 void LeaseKeeper::set_unsent(std::function<std::uint64_t()> unsent) {
-  const MutexLock lock(mutex_);
+  MutexLock lock(mutex_);
+  changed_.wait(lock, [&]() DIMS_REQUIRES(mutex_) { return !asking_; });
   unsent_ = std::move(unsent);
 }
 
@@ -115,8 +130,13 @@ void LeaseKeeper::run() {
     contract::LeaseGrant grant = *grant_;
     const ImageId image = request_.image;
     const auto unsent = unsent_;
+    asking_ = true;
     lock.unlock();
     if (unsent) grant.unsent_bytes = unsent();
+    lock.lock();
+    asking_ = false;
+    lock.unlock();
+    changed_.notify_all();
     const auto renewed = remote_.renew_lease(image, grant);
     lock.lock();
     if (!grant_ || !(grant_->lease == grant.lease)) continue;
@@ -127,8 +147,10 @@ void LeaseKeeper::run() {
     }
     trouble_ = renewed.error().to_string();
     // Unreachable: keep it, the server may renew it later. Stale: somebody else may hold it now.
-    if (renewed.error().code == ErrorCode::kStaleLease ||
-        renewed.error().code == ErrorCode::kLeaseHeld) {
+    // Not there any more: the branch was resolved, or the right to it was taken away.
+    const ErrorCode code = renewed.error().code;
+    if (code == ErrorCode::kStaleLease || code == ErrorCode::kLeaseHeld ||
+        code == ErrorCode::kNotFound || code == ErrorCode::kPermissionDenied) {
       spdlog::warn("the lease was lost: {}", trouble_);
       grant_.reset();
     }

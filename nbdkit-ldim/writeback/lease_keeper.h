@@ -5,15 +5,23 @@
 // kStaleLease. Durable: nothing; the server keeps leases.
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <functional>
 #include <optional>
 #include <thread>
 
+#include "common/base/clock.h"
 #include "common/base/mutex.h"
 #include "common/contract/remote.h"
 
 namespace dims::ldim {
+
+// The sessions of one cache folder have ids that end alike. So a lease that an earlier session of
+// this folder left behind is told from that of another folder of this machine.
+using FolderTag = std::array<std::uint8_t, 8>;
+SessionId new_session(const FolderTag& folder, Random& random);
+bool same_folder(const SessionId& a, const SessionId& b);
 
 class LeaseKeeper {
  public:
@@ -22,8 +30,8 @@ class LeaseKeeper {
   LeaseKeeper(const LeaseKeeper&) = delete;
   LeaseKeeper& operator=(const LeaseKeeper&) = delete;
 
-  // The lease that we hold; acquires it if we hold none. A lease that this machine holds for an
-  // earlier session is ours to take: one process at a time serves a cache folder.
+  // The lease that we hold; acquires it if we hold none. A lease that an earlier session of this
+  // folder holds is ours to take: one process at a time serves a cache folder.
   Result<contract::LeaseGrant> ensure() { return acquire(LeaseAsk::kPlain); }
   // How insistently another holder is asked: not, to send what it has and release, or not at all
   // any more (its lease ends, its unsent writes become a branch).
@@ -38,7 +46,8 @@ class LeaseKeeper {
   // Gives it to the machine that asked: released, and not asked for again for a while, so that the
   // other one gets it.
   void surrender(const std::string& to);
-  // What each renewal tells those who wait: the bytes that are still to be sent. May be empty.
+  // What each renewal tells those who wait: the bytes that are still to be sent. May be empty. When
+  // it returns, what was set before is asked no more.
   void set_unsent(std::function<std::uint64_t()> unsent);
   void stop();
   std::optional<contract::LeaseGrant> held() const;
@@ -56,6 +65,7 @@ class LeaseKeeper {
   std::string surrendered_to_ DIMS_GUARDED_BY(mutex_);  // empty: to nobody
   std::chrono::steady_clock::time_point yield_until_ DIMS_GUARDED_BY(mutex_){};
   std::function<std::uint64_t()> unsent_ DIMS_GUARDED_BY(mutex_);
+  bool asking_ DIMS_GUARDED_BY(mutex_) = false;  // unsent_ is being called
   bool stop_ DIMS_GUARDED_BY(mutex_) = false;
   std::thread thread_;
 };

@@ -12,6 +12,8 @@ constexpr std::chrono::milliseconds kTick{200};
 constexpr std::chrono::milliseconds kFirstRetry{250};
 constexpr std::chrono::milliseconds kLongestRetry{5000};
 constexpr int kMissingTries = 3;
+// Who waits for the lease asks again and again; one that has not for so long waits no more.
+constexpr std::chrono::minutes kAskedForLong{2};
 constexpr std::uint64_t kStateSpace = kMiB;  // far more than the state file has
 
 Error stopped_here() {
@@ -30,6 +32,8 @@ WriteBack::WriteBack(const WriteBackParts& parts, const WriteBackOptions& option
     : parts_(parts), options_(options) {
   stats_.committed_epoch = parts_.state.current().committed.epoch;
   stats_.sent_epoch = stats_.received_epoch = stats_.committed_epoch;
+  // Whoever ran before may have offered what is unsent.
+  offered_ = parts_.journal.synced().epoch > stats_.committed_epoch;
 }
 
 WriteBack::~WriteBack() { stop(); }
@@ -74,6 +78,7 @@ void WriteBack::retry_now() {
 void WriteBack::hand_over(const std::string& to) {
   {
     const std::lock_guard lock(mutex_);
+    hand_over_asked_ = parts_.clock.boottime();
     if (!hand_over_to_.empty()) return;
     hand_over_to_ = to.empty() ? "another machine" : to;
     requested_ = true;
@@ -86,11 +91,29 @@ void WriteBack::hand_over(const std::string& to) {
 void WriteBack::finish_hand_over(std::unique_lock<std::mutex>& lock) {
   const std::string to = std::exchange(hand_over_to_, std::string());
   hand_over_epoch_.reset();
+  hand_over_bytes_ = 0;
   lock.unlock();
   spdlog::warn("the lease is handed to {}", to);
   parts_.lease.surrender(to);
   if (options_.on_handed_over) options_.on_handed_over();
   lock.lock();
+}
+
+std::uint64_t WriteBack::unsent_bytes() const {
+  const std::uint64_t pending = parts_.pending.covered_bytes();
+  const std::lock_guard lock(mutex_);
+  // What the guest writes meanwhile is not waited for: it would hide that this machine sends.
+  const std::uint64_t left = hand_over_epoch_ ? std::min(hand_over_bytes_, pending) : pending;
+  if (left == 0) return 0;
+  return std::max<std::uint64_t>(1, left - std::min<std::uint64_t>(left, arrived_));
+}
+
+void WriteBack::branch_is_gone() {
+  {
+    const std::lock_guard lock(mutex_);
+    look_at_branch_ = true;
+  }
+  changed_.notify_all();
 }
 
 WriteBackStats WriteBack::stats() const {
@@ -156,6 +179,12 @@ bool WriteBack::due(bool& asked) {
     committed_before_ = stats_.committed_epoch;
     // Space is short: do not wait for the guest's flush, nor for the delay.
     const bool crowded = journal.bytes > journal.limit_bytes / 2;
+    if (!hand_over_to_.empty() && now - hand_over_asked_ > kAskedForLong) {
+      spdlog::warn("{} does not ask for the image any more", hand_over_to_);
+      hand_over_to_.clear();
+      hand_over_epoch_.reset();
+      hand_over_bytes_ = 0;
+    }
     asked_to_go = !hand_over_to_.empty() && !hand_over_epoch_;
     seal = journal.open_epoch_records != 0 &&
            (now - oldest_unsealed_ >= options_.seal_after || crowded);
@@ -185,8 +214,10 @@ bool WriteBack::due(bool& asked) {
     if (!sealed.ok()) spdlog::error("cannot seal the open epoch: {}", sealed.error().to_string());
   }
   if (asked_to_go) {
+    const std::uint64_t pending = parts_.pending.covered_bytes();
     const std::lock_guard lock(mutex_);
     hand_over_epoch_ = parts_.journal.synced().epoch;
+    hand_over_bytes_ = pending;
   }
   return commit;
 }
@@ -194,9 +225,11 @@ bool WriteBack::due(bool& asked) {
 void WriteBack::run() {
   std::unique_lock lock(mutex_);
   while (!stop_) {
-    changed_.wait_for(lock, kTick, [&] { return stop_ || requested_; });
+    changed_.wait_for(lock, kTick, [&] { return stop_ || requested_ || look_at_branch_; });
     if (stop_) return;
+    const bool look = std::exchange(look_at_branch_, false);
     lock.unlock();
+    if (look) leave_lost_branch();
     bool asked = false;
     const bool commit = due(asked);
     lock.lock();
@@ -237,6 +270,7 @@ Result<bool> WriteBack::run_once() {
   }
   for (int tries = 1;; ++tries) {
     auto done = attempt(through);
+    if (!done.ok() && lost_branch(done.error())) return leave_branch(done.error());
     if (done.ok() || done.error().code != ErrorCode::kMissingObjects || tries == kMissingTries)
       return done;
     spdlog::warn("sending again: {}", done.error().to_string());
@@ -277,9 +311,6 @@ Result<bool> WriteBack::attempt(const CommitId& through) {
   if (!lease.ok()) {
     // Another machine has the image now. If it has committed, our epochs are the loser's.
     if (lease.error().code == ErrorCode::kLeaseHeld) return resolve_foreign_head(lease.error());
-    // Somebody has removed the branch while we were away: what we hold needs another one.
-    if (lease.error().code == ErrorCode::kNotFound && !(state.image == state.home_image))
-      return leave_branch(lease.error());
     return lease.error();
   }
   const auto records = parts_.journal.records(state.committed.epoch, through.epoch);
@@ -315,15 +346,10 @@ Result<bool> WriteBack::attempt(const CommitId& through) {
   changed_.notify_all();
   if (!step(CommitStep::kUploaded)) return stopped_here();
 
-  if (done.root == parts_.reader.tree().shape().root && !state.base.is_zero()) {
-    // The same content again: no new version is needed, only our own bookkeeping. Unless a commit
-    // of ours whose reply was lost stands between: then the head holds what was taken back since.
-    DIMS_ASSIGN(const contract::ImageInfo image, parts_.remote.get_image(state.image));
-    const VersionId head = image.head.is_zero() ? image.origin : image.head;
-    if (!(head == state.base)) {
-      DIMS_ASSIGN(const bool adopted, adopt_if_ours(state, head));
-      if (adopted) return true;
-    }
+  // The same content again: no new version is needed, only our own bookkeeping. Unless a commit was
+  // offered whose answer never came: it may be the head, below somebody else's, or still on its
+  // way, and it holds what was taken back since. Then the server's order decides.
+  if (!offered_ && done.root == parts_.reader.tree().shape().root && !state.base.is_zero()) {
     done.version = state.base;
     done.record = state.base_record;
     DIMS_TRY(finish(std::move(done)));
@@ -336,6 +362,7 @@ Result<bool> WriteBack::attempt(const CommitId& through) {
   order.parent = state.base;
   order.record = make_record(*key, state, done.root, through);
   parts_.journal.offer(through.epoch);  // the reply may get lost
+  offered_ = true;
   const auto answer = parts_.remote.commit(order);
   if (!answer.ok()) {
     const Error& error = answer.error();
@@ -401,6 +428,7 @@ Status WriteBack::finish(Committed done) {
     recorded = record_base();
   }
   DIMS_TRY(recorded);
+  offered_ = false;  // what was offered stands on another base: it cannot land any more
   if (!step(CommitStep::kBaseRecorded)) return stopped_here();
   tree::TreeShape shape = parts_.reader.tree().shape();
   shape.root = done.root;

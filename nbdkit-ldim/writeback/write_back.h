@@ -129,10 +129,13 @@ class WriteBack {
   // this machine holds. kNotFound: some of it is neither here nor there; nothing was changed.
   // Called under hold().
   Status rescue();
+  // The branch of this session seems to be gone. Looked at in time: if it is, what comes goes to
+  // the image again, or to another branch. Returns at once.
+  void branch_is_gone();
   WriteBackStats stats() const;
-  // Of the commit that is being sent: bytes that the server has, sealed and compressed. For
-  // progress.
-  std::uint64_t arrived() const { return arrived_; }
+  // What is still to be sent, for those who wait for the image: of what was written before they
+  // asked, once they have.
+  std::uint64_t unsent_bytes() const;
 
  private:
   void run();
@@ -148,7 +151,13 @@ class WriteBack {
   // The id and the first free name, both recorded before they are used.
   Result<contract::ImageInfo> create_branch(const contract::ImageInfo& home,
                                             const VersionId& origin, std::uint64_t sequence);
+  // The session's branch was removed (resolved while this machine was away), and the image is
+  // there.
+  bool lost_branch(const Error& refused);
   Error leave_branch(const Error& gone);
+  void leave_lost_branch();
+  Result<contract::ImageInfo> rescue_branch(const LdimState& state, const contract::ImageInfo& home,
+                                            std::uint64_t sequence);
   Status enter_branch(const contract::ImageInfo& branch);
   void finish_hand_over(std::unique_lock<std::mutex>& lock);
   struct Committed {
@@ -172,10 +181,16 @@ class WriteBack {
   std::condition_variable changed_;
   bool stop_ = false;
   bool requested_ = false;
+  bool look_at_branch_ = false;
+  // A commit on this base may have been made, or may yet be. By work_mutex_.
+  bool offered_ = false;
+  // Of the commit that is being sent: bytes that the server has, sealed and compressed.
   std::atomic<std::uint64_t> arrived_{0};
   std::atomic<bool> stopping_{false};             // as stop_, for what is being sent
   std::string hand_over_to_;                      // who asked; empty: nobody
+  std::chrono::nanoseconds hand_over_asked_{0};   // last
   std::optional<std::uint64_t> hand_over_epoch_;  // what must be committed before, once known
+  std::uint64_t hand_over_bytes_ = 0;             // of it
   std::chrono::nanoseconds oldest_unsent_{0};     // 0: nothing unsent
   std::chrono::nanoseconds oldest_unsealed_{0};
   std::uint64_t sealed_before_ = 0;     // as due() saw them last: a guest that never rests must not

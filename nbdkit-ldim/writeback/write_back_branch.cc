@@ -1,6 +1,8 @@
 // WriteBack: what happens when the server's head is not what this session stands on.
 #include <spdlog/spdlog.h>
 
+#include <utility>
+
 #include "nbdkit-ldim/writeback/rescue.h"
 #include "nbdkit-ldim/writeback/write_back.h"
 
@@ -115,8 +117,9 @@ Result<contract::ImageInfo> WriteBack::create_branch(const contract::ImageInfo& 
       home.name + ".conflict-" + options_.machine_name + "-" + std::to_string(sequence);
   branch.name = state.planned_name.empty() ? stem : state.planned_name;
   constexpr int kMaxNames = 1000;
+  bool planned = !state.planned_branch.is_zero();
   Status made = make_error(ErrorCode::kInternal, "no name tried");
-  for (int suffix = 2; suffix <= kMaxNames; ++suffix) {
+  for (int suffix = 2; suffix <= kMaxNames;) {
     DIMS_TRY(parts_.state.update([&](LdimState& s) {
       s.planned_branch = branch.id;
       s.planned_name = branch.name;
@@ -124,7 +127,18 @@ Result<contract::ImageInfo> WriteBack::create_branch(const contract::ImageInfo& 
     const auto answer = parts_.remote.create_image(branch);
     made = answer.ok() ? ok_status() : Status(answer.error());
     if (made.ok() || made.error().code != ErrorCode::kAlreadyExists) break;
-    branch.name = stem + "-" + std::to_string(suffix);
+    if (std::exchange(planned, false)) {
+      const auto there = parts_.remote.get_image(branch.id);
+      if (there.ok()) {
+        // An attempt that was cut short made it on another version: of no use, and perhaps empty.
+        if (there->head.is_zero() || there->head == there->origin)
+          (void)parts_.remote.remove_image(branch.id).ok();
+        branch.id = parts_.random.id<ImageId>();
+        branch.key_check = parts_.key->key_check(branch.id);
+        continue;
+      }
+    }
+    branch.name = stem + "-" + std::to_string(suffix++);
   }
   DIMS_TRY(made);
   return branch;
@@ -144,6 +158,26 @@ Status WriteBack::enter_branch(const contract::ImageInfo& branch) {
   return ok_status();
 }
 
+bool WriteBack::lost_branch(const Error& refused) {
+  const LdimState state = parts_.state.current();
+  // Where rights are asked for, what is not there is what one may not see.
+  const auto absent = [](ErrorCode code) {
+    return code == ErrorCode::kNotFound || code == ErrorCode::kPermissionDenied;
+  };
+  if (state.image == state.home_image || !absent(refused.code)) return false;
+  const auto branch = parts_.remote.get_image(state.image);
+  return !branch.ok() && absent(branch.error().code) &&
+         parts_.remote.get_image(state.home_image).ok();
+}
+
+void WriteBack::leave_lost_branch() {
+  const std::lock_guard work(work_mutex_);
+  const Error gone = make_error(ErrorCode::kNotFound, "the branch is not on the server any more");
+  if (lost_branch(gone)) spdlog::warn("{}", leave_branch(gone).to_string());
+}
+
+// What this session has read and not sent stands on the branch's last version. The next commit
+// finds another head on the image, and makes a branch of that version.
 Error WriteBack::leave_branch(const Error& gone) {
   const LdimState state = parts_.state.current();
   const Status stored = parts_.state.update([](LdimState& s) {
@@ -153,20 +187,35 @@ Error WriteBack::leave_branch(const Error& gone) {
   if (!stored.ok()) return stored.error();
   parts_.fetcher.set_image(state.home_image);
   parts_.lease.retarget(state.home_image, state.session);
-  return gone.with_context("the branch of this session was removed; its unsent writes get another");
+  return make_error(ErrorCode::kConflict,
+                    "the branch " + state.branch_name +
+                        " of this session was removed: what it writes goes to another (" +
+                        gone.message + ")");
+}
+
+// What an attempt that was cut short has made and entered, if it is still empty; else a new one on
+// the head.
+Result<contract::ImageInfo> WriteBack::rescue_branch(const LdimState& state,
+                                                     const contract::ImageInfo& home,
+                                                     std::uint64_t sequence) {
+  if (!(state.image == state.home_image)) {
+    auto own = parts_.remote.get_image(state.image);
+    if (own.ok() && !own->origin.is_zero() && !(own->origin == state.base) &&
+        own->head == own->origin)
+      return own;
+  }
+  return create_branch(home, home.head.is_zero() ? home.origin : home.head, sequence);
 }
 
 Status WriteBack::rescue() {
   const LdimState state = parts_.state.current();
   DIMS_ASSIGN(const contract::ImageInfo home, parts_.remote.get_image(state.home_image));
-  const VersionId head = home.head.is_zero() ? home.origin : home.head;
-  DIMS_ASSIGN(const contract::VersionInfo newest,
-              parts_.remote.get_version(state.home_image, head, 0));
   DIMS_ASSIGN(const format::VersionRecord base, format::decode_version(state.base_record, false));
   spdlog::warn("the server does not know version {} of {}: bringing it what this machine has",
                base.sequence, home.name);
-  // An attempt that was cut short may have planned a branch from the unknown base: the id is free.
-  DIMS_ASSIGN(const contract::ImageInfo branch, create_branch(home, head, base.sequence));
+  DIMS_ASSIGN(const contract::ImageInfo branch, rescue_branch(state, home, base.sequence));
+  const VersionId head = branch.origin;
+  DIMS_ASSIGN(const contract::VersionInfo newest, parts_.remote.get_version(branch.id, head, 0));
 
   const auto key = parts_.key.get();
   const format::DomainKey domain_key = key->domain_key();
@@ -194,7 +243,7 @@ Status WriteBack::rescue() {
   }
   done.root = shape.root;
 
-  DIMS_TRY(enter_branch(branch));
+  if (!(branch.id == state.image)) DIMS_TRY(enter_branch(branch));
   DIMS_ASSIGN(const contract::LeaseGrant lease, parts_.lease.ensure());
   LdimState stands = parts_.state.current();
   stands.base = head;

@@ -50,8 +50,9 @@ class Catalog {
   Result<contract::ImageInfo> get_image(const ImageId& id);
   // By name, those after `after`, at most limit.
   std::vector<contract::ImageInfo> list_images(const std::string& after, std::size_t limit);
-  // kLeaseHeld while somebody works on it.
-  Status remove_image(const ImageId& id);
+  // kLeaseHeld while somebody works on it, kStaleLease for a lease that it must be and is not,
+  // kConflict for a head that it has no more.
+  Status remove_image(const contract::ImageRemoval& removal);
   std::size_t image_count();
   // The conflict branches of the image of this name, by name. That one was made or removed is
   // announced to who watches the image.

@@ -1,6 +1,9 @@
 #include "rdim-server/catalog/collector.h"
 
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
+#include <utility>
 
 namespace dims::catalog {
 namespace {
@@ -86,11 +89,21 @@ Status Collector::step_roots() {
 // Whatever was put or touched within the grace is somebody's upload: it stays, with all below it.
 Status Collector::step_touched() {
   DIMS_ASSIGN(const auto rows, store_.list_rows(row_after_, options_.rows_a_step));
+  std::vector<ObjectKey> ahead;
   for (const contract::ObjectRow& row : rows) {
     row_after_ = row.key;
+    if (row.touched_s > began_s_ + contract::kTouchAheadMaxSeconds) ahead.push_back(row.key);
     if (row.level == 0 || row.touched_s < touched_before_s_) continue;
     DIMS_TRY(marker_.add_node(row.key, row.level));
   }
+  // Left alone they would stay until that day, whether somebody needs them or not.
+  if (!ahead.empty() && !std::exchange(told_of_ahead_, true)) {
+    spdlog::warn(
+        "collection: object {} and perhaps others were touched in the future: the clock "
+        "was wrong once. They count as touched now",
+        ahead.front().id.hex());
+  }
+  if (!ahead.empty() && !options_.dry_run) DIMS_TRY(store_.touch(ahead));
   figures_.cost_bytes += rows.size() * kRowCostBytes;
   if (rows.size() < options_.rows_a_step) {
     row_after_.reset();

@@ -72,6 +72,7 @@ class Collector {
   std::unique_ptr<RootWalk> roots_;
   Marker marker_;
   std::optional<ObjectKey> row_after_;
+  bool told_of_ahead_ = false;
   std::unique_ptr<KeyCursor> marked_;
   std::optional<MarkedKey> marked_at_;
   std::array<std::unique_ptr<KeyRuns>, Marker::kLevels> dead_;

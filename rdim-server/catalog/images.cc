@@ -56,6 +56,15 @@ Result<contract::ImageInfo> Catalog::create_image(const contract::ImageInfo& ask
   record.origin = asked.origin;
   record.conflict_of = asked.conflict_of;
   record.created_unix_ns = static_cast<std::uint64_t>(clock_.wall().count());
+  // Before the gate: whoever opens a session locks his image first, and then the gate.
+  std::vector<DomainId> base_domains;
+  if (const auto origin = load_version(asked.origin); origin.ok()) {
+    if (auto base = live(origin->record.image); base.ok()) {
+      std::lock_guard lock((*base)->mutex);
+      base_domains = (*base)->record.base_domains;
+      base_domains.push_back((*base)->record.domain);
+    }
+  }
   // Until the branch is durable no collection lets its origin go.
   const auto hold = hold_version(asked.origin);
   if (!hold.ok()) return hold.error();
@@ -72,12 +81,7 @@ Result<contract::ImageInfo> Catalog::create_image(const contract::ImageInfo& ask
     if (!(origin->record.root.domain == asked.domain) && !origin->record.root.id.is_zero()) {
       record.base_domains.push_back(origin->record.root.domain);
     }
-    if (auto base = live(origin->record.image); base.ok()) {
-      std::lock_guard lock((*base)->mutex);
-      for (const DomainId& domain : (*base)->record.base_domains) {
-        if (!may_use_domain(record, domain)) record.base_domains.push_back(domain);
-      }
-      const DomainId domain = (*base)->record.domain;
+    for (const DomainId& domain : base_domains) {
       if (!may_use_domain(record, domain)) record.base_domains.push_back(domain);
     }
   }
@@ -166,7 +170,8 @@ std::size_t Catalog::image_count() {
   return images_.size();
 }
 
-Status Catalog::remove_image(const ImageId& id) {
+Status Catalog::remove_image(const contract::ImageRemoval& removal) {
+  const ImageId& id = removal.id;
   std::lock_guard naming(naming_mutex_);
   const auto found = live(id);
   if (!found.ok()) return found.error();
@@ -174,9 +179,18 @@ Status Catalog::remove_image(const ImageId& id) {
   std::string conflict_of;
   {
     std::lock_guard lock((*found)->mutex);
-    if (lease_is_live(**found)) return held_error(**found);
     name = (*found)->record.name;
     conflict_of = (*found)->record.conflict_of;
+    if (!removal.lease.is_zero())
+      DIMS_TRY(check_lease(**found, removal.lease, removal.token, true));
+    else if (lease_is_live(**found))
+      return held_error(**found);
+    if (!removal.head.is_zero() && !((*found)->record.head == removal.head)) {
+      return make_error(ErrorCode::kConflict,
+                        "image '" + name + "' has got another version meanwhile, version " +
+                            std::to_string((*found)->record.head_sequence),
+                        "look at it, and try again");
+    }
     DIMS_TRY(refs_.remove(image_key(id), (*found)->revision));
     (*found)->removed = true;
   }

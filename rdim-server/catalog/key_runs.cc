@@ -10,6 +10,32 @@ namespace {
 constexpr std::size_t kEntryBytes = DomainId::kBytes + ObjectId::kBytes + 1;
 constexpr std::size_t kEntriesABlock = 64 * kKiB / kEntryBytes;
 
+constexpr std::size_t kRunsMerged = 16;
+
+// Entries in order, to a file.
+class RunWriter {
+ public:
+  explicit RunWriter(io::File& file) : file_(file) {}
+  Status add(const MarkedKey& entry) {
+    Writer w(block_);
+    w.id(entry.key.domain);
+    w.id(entry.key.id);
+    w.u8(entry.flags);
+    return block_.size() < kMiB ? ok_status() : end();
+  }
+  Status end() {
+    DIMS_TRY(file_.write_at(at_, block_));
+    at_ += block_.size();
+    block_.clear();
+    return ok_status();
+  }
+
+ private:
+  io::File& file_;
+  Bytes block_;
+  std::uint64_t at_ = 0;
+};
+
 bool key_less(const MarkedKey& a, const MarkedKey& b) { return a.key < b.key; }
 bool later(const std::pair<MarkedKey, std::size_t>& a, const std::pair<MarkedKey, std::size_t>& b) {
   return b.first.key < a.first.key;
@@ -21,7 +47,7 @@ KeyRuns::KeyRuns(RunSpace space, std::string name)
     : space_(std::move(space)), name_(std::move(name)) {}
 
 KeyRuns::~KeyRuns() {
-  for (const std::string& file : files_) (void)space_.fs->remove(file);
+  for (const RunFile& file : files_) (void)space_.fs->remove(file.path);
 }
 
 Status KeyRuns::add(const ObjectKey& key, std::uint8_t flags) {
@@ -50,24 +76,45 @@ void KeyRuns::sort_memory() {
   sorted_ = true;
 }
 
-Status KeyRuns::spill() {
-  const std::string path = space_.folder + "/" + name_ + "." + std::to_string(files_.size());
-  DIMS_ASSIGN(const auto file, space_.fs->open(path, io::OpenMode::kCreate));
-  files_.push_back(path);
+Result<std::shared_ptr<io::File>> KeyRuns::new_run(unsigned merges) {
+  const std::string path = space_.folder + "/" + name_ + "." + std::to_string(files_made_++);
+  DIMS_ASSIGN(std::shared_ptr<io::File> file, space_.fs->open(path, io::OpenMode::kCreate));
+  files_.push_back({path, merges});
   DIMS_TRY(file->truncate(0));
-  Bytes block;
-  std::uint64_t at = 0;
-  for (std::size_t i = 0; i < memory_.size(); ++i) {
-    Writer w(block);
-    w.id(memory_[i].key.domain);
-    w.id(memory_[i].key.id);
-    w.u8(memory_[i].flags);
-    if (block.size() < kMiB && i + 1 < memory_.size()) continue;
-    DIMS_TRY(file->write_at(at, block));
-    at += block.size();
-    block.clear();
+  return file;
+}
+
+Status KeyRuns::spill() {
+  {
+    DIMS_ASSIGN(const auto file, new_run(0));
+    RunWriter writer(*file);
+    for (const MarkedKey& entry : memory_) DIMS_TRY(writer.add(entry));
+    DIMS_TRY(writer.end());
   }
   memory_.clear();
+  const auto newest_alike = [this] {
+    return files_.size() >= kRunsMerged &&
+           files_[files_.size() - kRunsMerged].merges == files_.back().merges;
+  };
+  while (newest_alike()) DIMS_TRY(merge_newest());
+  return ok_status();
+}
+
+Status KeyRuns::merge_newest() {
+  const std::size_t first = files_.size() - kRunsMerged;
+  KeyCursor cursor;
+  cursor.open(*space_.fs, std::span(files_).subspan(first));
+  DIMS_ASSIGN(const auto file, new_run(files_.back().merges + 1));
+  RunWriter writer(*file);
+  for (;;) {
+    DIMS_ASSIGN(const auto entry, cursor.next());
+    if (!entry) break;
+    DIMS_TRY(writer.add(*entry));
+  }
+  DIMS_TRY(writer.end());
+  for (std::size_t i = 0; i < kRunsMerged; ++i) DIMS_TRY(space_.fs->remove(files_[first + i].path));
+  const auto begin = files_.begin() + static_cast<std::ptrdiff_t>(first);
+  files_.erase(begin, begin + kRunsMerged);
   return ok_status();
 }
 
@@ -79,16 +126,20 @@ KeyCursor::KeyCursor(const std::vector<KeyRuns*>& sets) {
       run.memory = &set->memory_;
       runs_.push_back(std::move(run));
     }
-    for (const std::string& path : set->files_) {
-      auto file = set->space_.fs->open(path, io::OpenMode::kReadOnly);
-      if (!file.ok()) {
-        opened_ = file.error();
-        return;
-      }
-      Run run;
-      run.file = std::move(*file);
-      runs_.push_back(std::move(run));
+    if (!set->files_.empty()) open(*set->space_.fs, set->files_);
+  }
+}
+
+void KeyCursor::open(io::FileSystem& fs, std::span<const KeyRuns::RunFile> files) {
+  for (const KeyRuns::RunFile& one : files) {
+    auto file = fs.open(one.path, io::OpenMode::kReadOnly);
+    if (!file.ok()) {
+      opened_ = file.error();
+      return;
     }
+    Run run;
+    run.file = std::move(*file);
+    runs_.push_back(std::move(run));
   }
 }
 

@@ -1,12 +1,14 @@
 // KeyRuns: a large set of object keys in bounded memory: gathered in any order, read back ascending
-// and without doubles. What does not fit goes to sorted run files, which end with the set.
+// and without doubles. What does not fit goes to sorted run files, which end with the set; sixteen
+// of a size become one, so a set of a thousand million keys has less than fifty files.
 //
 // Threads: one owner. Ownership: the file system outlives it. Memory: keys_in_memory_max keys (56
-// bytes each), and 64 KiB a run while reading. Errors: kIo, kNoSpace. Durable: nothing.
+// bytes each), and 64 KiB a run while reading or merging. Errors: kIo, kNoSpace. Durable: nothing.
 #pragma once
 
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -41,14 +43,21 @@ class KeyRuns {
 
  private:
   friend class KeyCursor;
+  struct RunFile {
+    std::string path;
+    unsigned merges = 0;
+  };
   void sort_memory();
   Status spill();
+  Status merge_newest();
+  Result<std::shared_ptr<io::File>> new_run(unsigned merges);
 
   const RunSpace space_;
   const std::string name_;
   std::vector<MarkedKey> memory_;
   bool sorted_ = true;
-  std::vector<std::string> files_;
+  std::vector<RunFile> files_;  // the more often merged come first
+  std::uint64_t files_made_ = 0;
   std::uint64_t added_ = 0;
 };
 
@@ -59,6 +68,10 @@ class KeyCursor {
   Result<std::optional<MarkedKey>> next();
 
  private:
+  friend class KeyRuns;
+  KeyCursor() = default;
+  void open(io::FileSystem& fs, std::span<const KeyRuns::RunFile> files);
+
   struct Run {
     std::shared_ptr<io::File> file;  // nullptr: memory
     const std::vector<MarkedKey>* memory = nullptr;

@@ -16,6 +16,7 @@ constexpr std::size_t kFindingsMax = 1000;
 constexpr std::chrono::seconds kScrubPause = std::chrono::hours(24);
 constexpr std::chrono::seconds kScrubSaveEvery{60};
 constexpr std::chrono::seconds kRetryAfter{60};
+constexpr std::chrono::seconds kCheckIdleMax = std::chrono::minutes(10);
 
 void remember(contract::CheckReport& report, const std::vector<contract::CheckFinding>& findings) {
   report.findings_total += findings.size();
@@ -92,7 +93,7 @@ void Maintenance::load_last() {
   const auto interval = static_cast<std::uint64_t>(options_.gc_interval.count());
   const std::uint64_t age = now > began ? now - began : 0;
   if (cut_short) {
-    next_ = clock_.boottime();
+    next_ = clock_.boottime() + kRetryAfter;  // what ended the server may need a check first
   } else {
     next_ = clock_.boottime() + std::chrono::seconds(age < interval ? interval - age : 0);
   }
@@ -109,6 +110,7 @@ void Maintenance::note_collection(const contract::CollectionStatus& status) {
 
 Result<std::uint64_t> Maintenance::start_collection(bool dry_run) {
   std::lock_guard lock(mutex_);
+  end_idle_check();
   if (busy_ || wanted_) {
     return make_error(ErrorCode::kUnavailable, "a collection or a check is running",
                       "wait until it has ended: 'rdim gc status'");
@@ -137,6 +139,7 @@ bool Maintenance::due(std::chrono::nanoseconds now) {
 void Maintenance::run_collections() {
   std::unique_lock lock(mutex_);
   while (!stopping_) {
+    end_idle_check();
     const bool asked = wanted_.has_value();
     if (!busy_ && (asked || due(clock_.boottime()))) {
       const bool dry_run = wanted_.value_or(false);
@@ -228,17 +231,39 @@ Maintenance::CheckRun::CheckRun(Maintenance& maintenance, const CheckOptions& op
 }
 
 Maintenance::CheckRun::~CheckRun() {
-  // Its walk opens the gate of versions again: not under a collection that begins below.
-  check_.reset();
   {
     std::lock_guard lock(maintenance_.mutex_);
+    if (maintenance_.check_run_ != this) return;
+    // Its walk opens the gate of versions again: not under a collection that begins below.
+    check_.reset();
+    maintenance_.check_run_ = nullptr;
     maintenance_.busy_ = false;
   }
   maintenance_.changed_.notify_all();
 }
 
+// Whoever does not read what it says must not keep collections away.
+void Maintenance::end_idle_check() {
+  if (check_run_ == nullptr || check_run_->stepping_) return;
+  if (clock_.boottime() - check_run_->asked_ < kCheckIdleMax) return;
+  spdlog::warn("check: nobody asked for more in {} minutes: it ends", kCheckIdleMax.count() / 60);
+  check_run_->check_.reset();
+  check_run_ = nullptr;
+  busy_ = false;
+}
+
 Result<bool> Maintenance::CheckRun::step() {
+  {
+    std::lock_guard lock(maintenance_.mutex_);
+    if (!check_) {
+      return make_error(ErrorCode::kCancelled,
+                        "the check was ended: nobody read what it said for 10 minutes",
+                        "run it again, and let it go on: 'rdim check'");
+    }
+    stepping_ = true;
+  }
   const auto more = check_->step();
+  progress_ = check_->progress();
   const auto fresh = check_->take_findings();
   findings_.insert(findings_.end(), fresh.begin(), fresh.end());
   for (const contract::CheckFinding& finding : fresh) {
@@ -247,6 +272,8 @@ Result<bool> Maintenance::CheckRun::step() {
                  finding.repaired ? ": repaired" : "");
   }
   std::lock_guard lock(maintenance_.mutex_);
+  stepping_ = false;
+  asked_ = maintenance_.clock_.boottime();
   remember(maintenance_.check_, fresh);
   maintenance_.check_.progress = check_->progress();
   if (more.ok() && !*more) maintenance_.check_.ended_unix_s = maintenance_.unix_s();
@@ -255,6 +282,7 @@ Result<bool> Maintenance::CheckRun::step() {
 
 Result<std::unique_ptr<Maintenance::CheckRun>> Maintenance::begin_check(bool repair) {
   std::lock_guard lock(mutex_);
+  end_idle_check();
   if (busy_ || wanted_) {
     return make_error(ErrorCode::kUnavailable, "a collection or a check is running",
                       "wait until it has ended: 'rdim gc status'");
@@ -266,7 +294,10 @@ Result<std::unique_ptr<Maintenance::CheckRun>> Maintenance::begin_check(bool rep
   CheckOptions options;
   options.repair = repair;
   options.space = options_.space;
-  return std::unique_ptr<CheckRun>(new CheckRun(*this, options));
+  std::unique_ptr<CheckRun> run(new CheckRun(*this, options));
+  run->asked_ = clock_.boottime();
+  check_run_ = run.get();
+  return run;
 }
 
 contract::CheckReport Maintenance::last_check() {

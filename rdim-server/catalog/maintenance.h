@@ -2,7 +2,8 @@
 // and remembers what they found.
 //
 // A collection and a check never run at the same time; the scrub runs beside both. A collection
-// that a restart cut short begins anew at once.
+// that a restart cut short begins anew after a minute: in it a check can be asked for. A check that
+// nobody asks to go on for ten minutes ends.
 //
 // Threads: thread-safe; two threads of its own between start() and stop(). Ownership: catalog,
 // stores and clock outlive it. Memory: the first findings of the last check and scrub. Durable:
@@ -42,15 +43,19 @@ class Maintenance {
   class CheckRun {
    public:
     ~CheckRun();
+    // kCancelled once it has ended for want of somebody who asks.
     Result<bool> step();
-    const contract::CheckProgress& progress() const { return check_->progress(); }
+    const contract::CheckProgress& progress() const { return progress_; }
     std::vector<contract::CheckFinding> take_findings() { return std::exchange(findings_, {}); }
 
    private:
     friend class Maintenance;
     CheckRun(Maintenance& maintenance, const CheckOptions& options);
     Maintenance& maintenance_;
-    std::optional<Check> check_;  // until the destructor
+    std::optional<Check> check_;         // until it has ended
+    bool stepping_ = false;              // this and the next under maintenance_.mutex_
+    std::chrono::nanoseconds asked_{0};  // boottime
+    contract::CheckProgress progress_;
     std::vector<contract::CheckFinding> findings_;
   };
   Result<std::unique_ptr<CheckRun>> begin_check(bool repair);
@@ -59,6 +64,7 @@ class Maintenance {
 
  private:
   void run_collections();
+  void end_idle_check();  // needs mutex_
   void collect(bool dry_run);
   void note_collection(const contract::CollectionStatus& status);
   void load_last();
@@ -78,8 +84,9 @@ class Maintenance {
   std::mutex mutex_;
   std::condition_variable changed_;
   bool stopping_ = false;
-  bool busy_ = false;           // a collection or a check
-  std::optional<bool> wanted_;  // a collection; dry?
+  bool busy_ = false;              // a collection or a check
+  CheckRun* check_run_ = nullptr;  // that makes it busy
+  std::optional<bool> wanted_;     // a collection; dry?
   contract::CollectionStatus status_;
   std::chrono::nanoseconds next_{0};  // boottime
   contract::CheckReport check_, scrub_;

@@ -90,7 +90,11 @@ DimsService::Unary* DimsService::RemoveImage(Context* context,
              [this, request](const access::Caller& caller) -> Status {
                ImageId id;
                DIMS_TRY(take_id(request->id(), "image id", id));
-               DIMS_TRY(context_.catalog.remove_image(id));
+               contract::ImageRemoval removal(id);
+               DIMS_TRY(take_id(request->head(), "head", removal.head));
+               DIMS_TRY(take_id(request->lease(), "lease id", removal.lease));
+               removal.token = request->token();
+               DIMS_TRY(context_.catalog.remove_image(removal));
                access::AccessControl& control = context_.gate.control();
                control.audit().add(caller, "remove", id);
                return control.people().forget_image(id);

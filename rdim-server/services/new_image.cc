@@ -30,7 +30,15 @@ Result<std::optional<Origin>> origin_of(ServiceContext& context, const Caller& c
   if (!image.ok()) return denied();
   const Access held = context.gate.control().access(caller, image->id);
   if (held < Access::kRead) return denied();
-  DIMS_ASSIGN(const bool part, context.catalog.is_version_of(image->id, asked.origin));
+  DIMS_ASSIGN(bool part, context.catalog.is_version_of(image->id, asked.origin));
+  if (!part && !asked.conflict_of.empty()) {
+    // A branch of a branch: of one with the same rights; or of one that was removed, whose machine
+    // brings what it has.
+    DIMS_ASSIGN(const ImageId made, context.catalog.image_of_version(asked.origin));
+    if (!context.catalog.get_image(made).ok())
+      return unknown_version(ErrorCode::kNotFound, asked.origin);
+    part = context.gate.control().listed(made) == context.gate.control().listed(image->id);
+  }
   if (!part) return denied();
   return std::optional<Origin>({*image, held >= Access::kWrite});
 }

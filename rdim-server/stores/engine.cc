@@ -101,34 +101,35 @@ Status Engine::write(rocksdb::WriteBatch& batch, Durability durability, const st
   rocksdb::WriteOptions options;
   options.sync = durability == Durability::kSynced;
   options.disableWAL = durability == Durability::kBypassed;
+  Writes* const count = durability == Durability::kBypassed ? &bypassed_
+                        : durability == Durability::kLogged ? &logged_
+                                                            : nullptr;
+  if (count != nullptr) ++count->begun;
   rocksdb::Status status = db_->Write(options, &batch);
   if (!status.ok() && resume(status)) status = db_->Write(options, &batch);
-  DIMS_TRY(check_rocks(status, what));
-  // Counted after the write and before the answer: a barrier that follows the answer sees it.
-  if (durability == Durability::kBypassed) bypassed_.fetch_add(1);
-  if (durability == Durability::kLogged) logged_.fetch_add(1);
-  return ok_status();
+  if (count != nullptr) ++count->ended;
+  return check_rocks(status, what);
 }
 
 Status Engine::make_durable() {
-  const std::uint64_t bypassed = bypassed_.load();
-  const std::uint64_t logged = logged_.load();
+  const std::uint64_t bypassed = bypassed_.begun, logged = logged_.begun;
   std::lock_guard lock(durable_mutex_);  // whoever waits here finds his work done by the one before
+  const std::uint64_t bypassed_ended = bypassed_.ended, logged_ended = logged_.ended;
   if (bypassed > bypassed_durable_) {
     DIMS_TRY(flush_all());
-    bypassed_durable_ = bypassed;
-    logged_durable_ = std::max(logged_durable_, logged);
+    bypassed_durable_ = bypassed_ended;
+    logged_durable_ = std::max(logged_durable_, logged_ended);
   } else if (logged > logged_durable_) {
     rocksdb::Status status = db_->SyncWAL();
     if (!status.ok() && resume(status)) status = db_->SyncWAL();
     DIMS_TRY(check_rocks(status, "cannot sync the log in " + folder_));
-    logged_durable_ = logged;
+    logged_durable_ = logged_ended;
   }
   return ok_status();
 }
 
 void Engine::start_flush() {
-  const std::uint64_t bypassed = bypassed_.load();
+  const std::uint64_t bypassed = bypassed_.begun;
   {
     // Held for as long as somebody flushes already: then there is nothing to begin.
     const std::unique_lock lock(durable_mutex_, std::try_to_lock);
@@ -157,6 +158,11 @@ Status Engine::check_space() {
                     "the server's disk is full: " + std::to_string(free / kMiB) + " MiB free at " +
                         folder_ + ", " + std::to_string(free_bytes_min_ / kMiB) + " MiB are kept",
                     "free space on the server's disk; it goes on by itself");
+}
+
+std::uint64_t Engine::room() {
+  const std::uint64_t free = free_bytes_();
+  return free > free_bytes_min_ ? free - free_bytes_min_ : 0;
 }
 
 }  // namespace dims::stores

@@ -46,10 +46,15 @@ class Engine {
 
   Status write(rocksdb::WriteBatch& batch, Durability durability, const std::string& what);
   Status make_durable();
+  // Something that is in no log is not known to be on the disk: what goes to the log now may
+  // outlive it.
+  bool holds_bypassed() const { return bypassed_.begun > bypassed_durable_; }
   // Begins, without waiting, what make_durable() would have to flush.
   void start_flush();
   // kNoSpace while less than the reserve is free.
   Status check_space();
+  // Bytes that are free above the reserve.
+  std::uint64_t room();
   // Everything in memory goes to disk; for a clean end.
   Status flush_all();
 
@@ -65,11 +70,15 @@ class Engine {
   std::unique_ptr<rocksdb::DB> db_;
   std::vector<rocksdb::ColumnFamilyHandle*> families_;
 
-  std::atomic<std::uint64_t> logged_{0};    // writes that returned
-  std::atomic<std::uint64_t> bypassed_{0};  // those of them that are in no log
+  // Readers see a write before it returns: a barrier waits for what had begun, and counts as
+  // durable only what had ended.
+  struct Writes {
+    std::atomic<std::uint64_t> begun{0}, ended{0};
+  };
+  Writes logged_, bypassed_;  // bypassed: in no log
   std::mutex durable_mutex_;
   std::uint64_t logged_durable_ = 0;
-  std::uint64_t bypassed_durable_ = 0;
+  std::atomic<std::uint64_t> bypassed_durable_{0};  // changed under durable_mutex_
 
   std::mutex resume_mutex_;
   std::chrono::steady_clock::time_point resumed_{};

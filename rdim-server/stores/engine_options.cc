@@ -3,23 +3,39 @@
 #include <rocksdb/sst_file_manager.h>
 #include <rocksdb/table.h>
 #include <rocksdb/write_buffer_manager.h>
+#include <spdlog/spdlog.h>
 
 #include "rdim-server/stores/engine.h"
+#include "rdim-server/stores/rocks_status.h"
 
 namespace dims::stores {
 namespace {
 
-// Compactions can wait: nothing depends on them, and they may fail for what they read.
+// Tells of what failed in the background. Compactions can wait: nothing depends on them, they write
+// only new files, and they fail for what they read. Left alone such an error, of one damaged blob,
+// would refuse every write from then on.
 class DiskFailure : public rocksdb::EventListener {
  public:
   explicit DiskFailure(std::function<void(const std::string&)> tell) : tell_(std::move(tell)) {}
   const char* Name() const override { return "dims-disk-failure"; }
   void OnBackgroundError(rocksdb::BackgroundErrorReason reason, rocksdb::Status* error) override {
-    if (reason != rocksdb::BackgroundErrorReason::kCompaction) tell_(error->ToString());
+    const std::string what = error->ToString();
+    if (reason != rocksdb::BackgroundErrorReason::kCompaction) {
+      if (tell_) tell_(what);
+      return;
+    }
+    if (is_no_space(*error)) return;  // the engine waits for space, and goes on by itself
+    *error = rocksdb::Status::OK();
+    std::lock_guard lock(mutex_);
+    if (what == last_) return;  // it tries again each second
+    last_ = what;
+    spdlog::error("the store cannot be compacted, and grows meanwhile: {}; see 'rdim check'", what);
   }
 
  private:
   const std::function<void(const std::string&)> tell_;
+  std::mutex mutex_;
+  std::string last_;
 };
 
 constexpr std::uint64_t kSmallBufferBytes = 4 * kMiB;
@@ -65,9 +81,7 @@ rocksdb::DBOptions database_options(const StoreOptions& options) {
   db.stats_persist_period_sec = 0;
   db.write_buffer_manager = std::make_shared<rocksdb::WriteBufferManager>(
       options.write_buffer_bytes * options.write_buffers_max);
-  if (options.on_disk_failure) {
-    db.listeners.push_back(std::make_shared<DiskFailure>(options.on_disk_failure));
-  }
+  db.listeners.push_back(std::make_shared<DiskFailure>(options.on_disk_failure));
   // Watches the free space and lets the engine go on after a full disk.
   db.sst_file_manager.reset(rocksdb::NewSstFileManager(db.env));
   return db;

@@ -13,8 +13,7 @@ std::uint64_t MemoryObjectStore::now_s() {
 }
 
 void MemoryObjectStore::renew(MetaRow& row) {
-  const bool old = row.touched_s + kTouchStepSeconds <= now_s();
-  if (old || row.touched_s < touch_floor_s_) row.touched_s = std::max(now_s(), touch_floor_s_);
+  if (must_touch(row, now_s(), touch_floor_s_)) row.touched_s = std::max(now_s(), touch_floor_s_);
 }
 
 Result<std::vector<PutOutcome>> MemoryObjectStore::put(std::span<const PutItem> items) {

@@ -1,5 +1,7 @@
 #include "rdim-server/stores/meta_row.h"
 
+#include <algorithm>
+
 #include "common/base/wire.h"
 
 namespace dims::stores {
@@ -11,12 +13,22 @@ std::string to_string(const Bytes& bytes) { return std::string(as_text(bytes)); 
 
 }  // namespace
 
+bool must_touch(const MetaRow& row, std::uint64_t now_s, std::uint64_t floor_s) {
+  const std::uint64_t now = std::max(now_s, floor_s);
+  return row.touched_s < floor_s || row.touched_s + kTouchStepSeconds <= now_s ||
+         row.touched_s > now + contract::kTouchAheadMaxSeconds;
+}
+
 std::string row_key(const ObjectKey& key) {
   std::string out;
   out.reserve(kRowKeyBytes);
   out.append(as_text(key.domain.view()));
   out.append(as_text(key.id.view()));
   return out;
+}
+
+std::string row_key_after(const std::optional<ObjectKey>& key) {
+  return key ? row_key(*key) + '\0' : std::string();
 }
 
 std::optional<ObjectKey> parse_row_key(std::string_view key) {

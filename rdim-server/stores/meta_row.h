@@ -25,7 +25,12 @@ inline constexpr std::size_t kRowKeyBytes = DomainId::kBytes + ObjectId::kBytes;
 // An object is touched anew when its row is older: spares a write for each repeated put.
 inline constexpr std::uint64_t kTouchStepSeconds = 3600;
 
+// Too old, older than the mark of a collection, or of a clock that was wrong.
+bool must_touch(const MetaRow& row, std::uint64_t now_s, std::uint64_t floor_s);
+
 std::string row_key(const ObjectKey& key);
+// The shortest key behind it; nullopt: the first of all.
+std::string row_key_after(const std::optional<ObjectKey>& key);
 std::optional<ObjectKey> parse_row_key(std::string_view key);
 std::string encode_meta(const MetaRow& row);
 std::optional<MetaRow> decode_meta(std::string_view row);

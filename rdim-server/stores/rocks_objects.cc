@@ -91,6 +91,11 @@ Durability RocksObjectStore::durability_for(std::uint64_t bytes) {
   return bytes_since_barrier_ > log_bytes_max_ ? Durability::kBypassed : Durability::kLogged;
 }
 
+Durability RocksObjectStore::durability_of_rows(std::uint64_t bytes) {
+  const Durability durability = durability_for(bytes);
+  return engine_.holds_bypassed() ? Durability::kBypassed : durability;
+}
+
 Result<std::vector<PutOutcome>> RocksObjectStore::put(std::span<const PutItem> items) {
   if (items.empty()) return std::vector<PutOutcome>{};
   const std::uint64_t now = now_s();
@@ -102,19 +107,22 @@ Result<std::vector<PutOutcome>> RocksObjectStore::put(std::span<const PutItem> i
     keys.push_back(item.key);
     bytes += item.object.size() + kBatchOverheadBytes;
   }
-  std::lock_guard lock(write_mutex_);
+  std::unique_lock lock(write_mutex_);
   DIMS_ASSIGN(const auto rows, rows_of(keys));
   rocksdb::WriteBatch batch(bytes);
   std::vector<PutOutcome> outcomes(items.size(), PutOutcome::kPresent);
   std::unordered_set<ObjectKey, format::ObjectKeyHash> in_batch;
+  std::vector<std::size_t> present;
   std::uint64_t stored = 0, stored_bytes = 0;
+  bool renewed = false;
   for (std::size_t i = 0; i < items.size(); ++i) {
     const std::string name = row_key(keys[i]);
     fresh[i].touched_s = std::max(now, touch_floor_s_.load());
     if (rows[i]) {
-      if (needs_touch(*rows[i], now)) {
-        (void)batch.Put(engine_.meta(), name, encode_meta(fresh[i]));
-      }
+      present.push_back(i);
+      if (!needs_touch(*rows[i], now)) continue;
+      renewed = true;
+      (void)batch.Put(engine_.meta(), name, encode_meta(fresh[i]));
       continue;
     }
     if (!in_batch.insert(keys[i]).second) continue;
@@ -124,31 +132,108 @@ Result<std::vector<PutOutcome>> RocksObjectStore::put(std::span<const PutItem> i
     (void)batch.Put(engine_.objects(), name, slice_of(items[i].object));
     (void)batch.Put(engine_.meta(), name, encode_meta(fresh[i]));
   }
-  if (batch.Count() == 0) return outcomes;
-  if (stored != 0) DIMS_TRY(engine_.check_space());
+  if (batch.Count() != 0) {
+    if (stored != 0) DIMS_TRY(engine_.check_space());
+    const std::uint64_t size = batch.GetDataSize();
+    DIMS_TRY(engine_.write(batch, renewed ? durability_of_rows(size) : durability_for(size),
+                           "cannot store objects in " + engine_.folder()));
+    objects_ += stored;
+    object_bytes_ += stored_bytes;
+  }
+  lock.unlock();
+  if (!present.empty()) DIMS_TRY(heal(items, fresh, present));
+  return outcomes;
+}
+
+Status RocksObjectStore::heal(std::span<const PutItem> items, const std::vector<MetaRow>& fresh,
+                              const std::vector<std::size_t>& present) {
+  std::vector<std::size_t> broken;
+  std::vector<ObjectKey> keys;
+  for (const std::size_t i : present) {
+    rocksdb::PinnableSlice value;
+    const rocksdb::Status status =
+        engine_.db().Get(unchecked_options(), engine_.objects(), row_key(items[i].key), &value);
+    if (status.ok() && value == slice_of(items[i].object)) continue;
+    spdlog::error("{}: object {} cannot be read ({}) and was put again: it is written anew",
+                  engine_.folder(), items[i].key.id.hex(),
+                  status.ok() ? "its bytes do not have its id" : status.ToString());
+    broken.push_back(i);
+    keys.push_back(items[i].key);
+  }
+  if (broken.empty()) return ok_status();
+  std::lock_guard lock(write_mutex_);
+  DIMS_TRY(engine_.check_space());
+  DIMS_ASSIGN(const auto rows, rows_of(keys));
+  rocksdb::WriteBatch batch;
+  std::unordered_set<ObjectKey, format::ObjectKeyHash> added;
+  std::uint64_t added_bytes = 0;
+  for (std::size_t n = 0; n < broken.size(); ++n) {
+    const std::size_t i = broken[n];
+    const std::string name = row_key(keys[n]);
+    MetaRow row = fresh[i];
+    row.touched_s = std::max(now_s(), touch_floor_s_.load());
+    (void)batch.Put(engine_.objects(), name, slice_of(items[i].object));
+    (void)batch.Put(engine_.meta(), name, encode_meta(row));
+    if (!rows[n] && added.insert(keys[n]).second) added_bytes += items[i].object.size();
+  }
   DIMS_TRY(engine_.write(batch, durability_for(batch.GetDataSize()),
                          "cannot store objects in " + engine_.folder()));
-  objects_ += stored;
-  object_bytes_ += stored_bytes;
-  return outcomes;
+  objects_ += added.size();
+  object_bytes_ += added_bytes;
+  return ok_status();
+}
+
+rocksdb::Status RocksObjectStore::read_object(const ObjectKey& key, rocksdb::PinnableSlice& value) {
+  value.Reset();
+  const rocksdb::Status status =
+      engine_.db().Get(unchecked_options(), engine_.objects(), row_key(key), &value);
+  const auto* data = reinterpret_cast<const std::uint8_t*>(value.data());
+  if (status.ok() && !(format::object_id({data, value.size()}) == key.id)) {
+    return rocksdb::Status::Corruption("its bytes do not have its id");
+  }
+  return status;
+}
+
+// Since it was read somebody may have put it anew, or swept it.
+rocksdb::Status RocksObjectStore::read_or_forget(const ObjectKey& key,
+                                                 rocksdb::PinnableSlice& value) {
+  std::lock_guard lock(write_mutex_);
+  const rocksdb::Status status = read_object(key, value);
+  if (!status.IsCorruption() && !status.IsNotFound()) return status;
+  const auto rows = rows_of(std::span(&key, 1));
+  if (!rows.ok()) return status;
+  const auto& row = rows->front();
+  if (status.IsNotFound() && !row) return status;
+  spdlog::error("{}: object {} is {}: {}; it counts as absent", engine_.folder(), key.id.hex(),
+                status.IsNotFound() ? "lost" : "damaged", status.ToString());
+  // Damaged bytes go with their row: they would stop every attempt to give space back.
+  rocksdb::WriteBatch batch;
+  (void)batch.Delete(engine_.meta(), row_key(key));
+  if (status.IsCorruption()) (void)batch.Delete(engine_.objects(), row_key(key));
+  const Status written =
+      engine_.write(batch, durability_for(batch.GetDataSize()), "cannot mark a damaged object");
+  if (!written.ok() || !row) return status;  // it is found damaged again at the next read
+  --objects_;
+  object_bytes_ -= row->object_bytes;
+  return status;
 }
 
 Result<Bytes> RocksObjectStore::get_one(const ObjectKey& key) {
   rocksdb::PinnableSlice value;
-  rocksdb::ReadOptions options;
-  options.verify_checksums = false;  // the id says more, and is looked at below
-  const rocksdb::Status status = engine_.db().Get(options, engine_.objects(), row_key(key), &value);
-  if (status.IsNotFound()) return absent_error(key);
-  if (!status.ok() && !status.IsCorruption()) {
-    return from_rocks(status, "cannot read object " + key.id.short_hex());
+  rocksdb::Status status = read_object(key, value);
+  if (status.IsNotFound()) {
+    DIMS_ASSIGN(const auto rows, rows_of(std::span(&key, 1)));
+    if (!rows.front()) return absent_error(key);
   }
-  const auto* data = reinterpret_cast<const std::uint8_t*>(value.data());
-  if (status.ok() && format::object_id({data, value.size()}) == key.id) {
+  if (status.IsCorruption() || status.IsNotFound()) status = read_or_forget(key, value);
+  if (status.ok()) {
+    const auto* data = reinterpret_cast<const std::uint8_t*>(value.data());
     return Bytes(data, data + value.size());
   }
-  spdlog::error("{}: object {} is damaged: {}", engine_.folder(), key.id.hex(),
-                status.ok() ? "its bytes do not have its id" : status.ToString());
-  forget_damaged(key);
+  if (status.IsNotFound()) return absent_error(key);
+  if (!status.IsCorruption()) {
+    return from_rocks(status, "cannot read object " + key.id.short_hex());
+  }
   return make_error(ErrorCode::kCorrupt,
                     "object " + key.id.short_hex() + " is damaged in the server's store",
                     "whoever still has it can put it again: the store takes it then");
@@ -160,19 +245,6 @@ void RocksObjectStore::get(std::span<const ObjectKey> keys, const GetSink& sink)
   }
 }
 
-void RocksObjectStore::forget_damaged(const ObjectKey& key) {
-  std::lock_guard lock(write_mutex_);
-  const auto rows = rows_of(std::span(&key, 1));
-  if (!rows.ok() || !rows->front()) return;
-  rocksdb::WriteBatch batch;
-  (void)batch.Delete(engine_.meta(), row_key(key));
-  const Status written =
-      engine_.write(batch, durability_for(batch.GetDataSize()), "cannot mark a damaged object");
-  if (!written.ok()) return;  // it is found damaged again at the next read
-  --objects_;
-  object_bytes_ -= rows->front()->object_bytes;
-}
-
 Result<std::vector<bool>> RocksObjectStore::has(std::span<const ObjectKey> keys) {
   DIMS_ASSIGN(const auto rows, rows_of(keys));
   std::vector<bool> out(keys.size());
@@ -181,7 +253,7 @@ Result<std::vector<bool>> RocksObjectStore::has(std::span<const ObjectKey> keys)
 }
 
 bool RocksObjectStore::needs_touch(const MetaRow& row, std::uint64_t now) const {
-  return row.touched_s + kTouchStepSeconds <= now || row.touched_s < touch_floor_s_.load();
+  return must_touch(row, now, touch_floor_s_.load());
 }
 
 Result<std::vector<bool>> RocksObjectStore::touch_locked(std::span<const ObjectKey> keys) {
@@ -197,7 +269,7 @@ Result<std::vector<bool>> RocksObjectStore::touch_locked(std::span<const ObjectK
     (void)batch.Put(engine_.meta(), row_key(keys[i]), encode_meta(row));
   }
   if (batch.Count() == 0) return present;
-  DIMS_TRY(engine_.write(batch, durability_for(batch.GetDataSize()), "cannot touch objects"));
+  DIMS_TRY(engine_.write(batch, durability_of_rows(batch.GetDataSize()), "cannot touch objects"));
   return present;
 }
 

@@ -2,8 +2,8 @@
 //
 // Threads: thread-safe; writes go one after another, reads do not wait for them. Ownership: the
 // engine and the clock outlive it. Errors and durability: as the contract says. An object whose
-// bytes turn out damaged is reported (kCorrupt) and counts as absent from then on, so that the next
-// put of it heals it.
+// bytes turn out damaged or gone is reported (kCorrupt, kNotFound) and counts as absent from then
+// on, so that the next put of it heals it. What cannot be read for another reason stays.
 #pragma once
 
 #include <atomic>
@@ -19,6 +19,13 @@ namespace dims::stores {
 inline rocksdb::ReadOptions scan_options() {
   rocksdb::ReadOptions options;
   options.fill_cache = false;
+  return options;
+}
+
+// The id says more than the engine's checksum: for whoever looks at it.
+inline rocksdb::ReadOptions unchecked_options() {
+  rocksdb::ReadOptions options;
+  options.verify_checksums = false;
   return options;
 }
 
@@ -54,13 +61,22 @@ class RocksObjectStore : public contract::ObjectStore {
  private:
   Result<std::vector<std::optional<MetaRow>>> rows_of(std::span<const ObjectKey> keys);
   Result<Bytes> get_one(const ObjectKey& key);
-  void forget_damaged(const ObjectKey& key);
+  // Corruption also for bytes that do not have the id.
+  rocksdb::Status read_object(const ObjectKey& key, rocksdb::PinnableSlice& value);
+  // The same after a read that failed: if it is proven damaged or gone now, it counts as absent.
+  rocksdb::Status read_or_forget(const ObjectKey& key, rocksdb::PinnableSlice& value);
+  // What put() found present and cannot be read back is written anew.
+  Status heal(std::span<const PutItem> items, const std::vector<MetaRow>& fresh,
+              const std::vector<std::size_t>& present);
   Durability durability_for(std::uint64_t bytes);
+  // For rows written without their bytes: a row must not outlive bytes that are in no log.
+  Durability durability_of_rows(std::uint64_t bytes);
   std::uint64_t now_s();
   bool needs_touch(const MetaRow& row, std::uint64_t now) const;
   // The next two need write_mutex_.
   Result<std::vector<bool>> touch_locked(std::span<const ObjectKey> keys);
   Status mend_one(contract::StoreFinding& finding);
+  Status mend_unreadable(contract::StoreFinding& finding, const std::optional<MetaRow>& row);
   Result<contract::AuditPage> audit_page(const std::optional<ObjectKey>& after, std::size_t limit,
                                          std::uint64_t bytes_max);
 

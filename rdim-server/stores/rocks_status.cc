@@ -1,5 +1,8 @@
 #include "rdim-server/stores/rocks_status.h"
 
+#include <cerrno>
+#include <system_error>
+
 namespace dims::stores {
 namespace {
 
@@ -42,6 +45,14 @@ std::string hint_of(ErrorCode code) {
 bool is_no_space(const rocksdb::Status& status) {
   return status.IsNoSpace() ||
          (status.IsIOError() && status.subcode() == rocksdb::Status::kNoSpace);
+}
+
+bool is_bad_sector(const rocksdb::Status& status) {
+  // RocksDB keeps errno as words only.
+  const char* const words = status.getState();
+  static const std::string kWords = std::generic_category().message(EIO);
+  return status.IsIOError() && words != nullptr &&
+         std::string_view(words).find(kWords) != std::string_view::npos;
 }
 
 Error from_rocks(const rocksdb::Status& status, const std::string& what) {

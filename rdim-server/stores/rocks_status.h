@@ -10,6 +10,9 @@
 namespace dims::stores {
 
 bool is_no_space(const rocksdb::Status& status);
+// The disk says that it cannot read or write there (EIO); other errors of files may be the
+// process's own, and pass.
+bool is_bad_sector(const rocksdb::Status& status);
 // Precondition: !status.ok(). `what` says what was tried and where.
 Error from_rocks(const rocksdb::Status& status, const std::string& what);
 inline Status check_rocks(const rocksdb::Status& status, const std::string& what) {

@@ -261,6 +261,39 @@ TEST_CASE("a conflict branch is named to whom it may be read by, and to nobody e
   watched(r.user(r.f.bob), [](const std::string& first, const auto&) { CHECK(first.empty()); });
 }
 
+TEST_CASE("a branch is made of a branch, too, and of one that was removed by who brings its content") {
+  Rules r;
+  const VersionId origin = r.commit(r.alices);
+  const ImageId first = r.f.random.id<ImageId>();
+  auto request = r.branch_request(first, "alices.conflict", origin);
+  request.set_conflict_of("alices");
+  REQUIRE(r.create(r.user(r.f.alice), request).ok());
+  const auto branch = r.world->catalog->get_image(first);
+  REQUIRE(branch.ok());
+  const auto made = r.world->catalog->commit([&] {
+    auto order = r.order_of(*branch, r.record_of(*branch, 2, origin, r.session_key));
+    order.parent = origin;
+    return order;
+  }());
+  REQUIRE(made.ok());
+  auto again = r.branch_request(r.f.random.id<ImageId>(), "alices.conflict-2", made->version);
+  again.set_conflict_of("alices");
+  const grpc::Status of_branch = r.create(r.laptop(Access::kWrite), again);
+  INFO(of_branch.error_message());
+  CHECK(of_branch.ok());
+  // Nobody gets at what he may not read by way of a branch.
+  const VersionId foreign = r.commit(r.secret);
+  auto stolen = r.branch_request(r.f.random.id<ImageId>(), "alices.conflict-3", foreign);
+  stolen.set_conflict_of("alices");
+  CHECK(r.create(r.user(r.f.alice), stolen).error_code() == grpc::StatusCode::PERMISSION_DENIED);
+  // Resolved: its versions are those of no image.
+  r.world->clock.advance(std::chrono::hours(1));
+  REQUIRE(r.world->catalog->remove_image(first).ok());
+  auto late = r.branch_request(r.f.random.id<ImageId>(), "alices.conflict-4", made->version);
+  late.set_conflict_of("alices");
+  CHECK(r.create(r.user(r.f.alice), late).error_code() == grpc::StatusCode::NOT_FOUND);
+}
+
 TEST_CASE("new keys of an image name its head, or wait for who looks again") {
   Rules r;
   // The image has no version yet: its head is version 0.

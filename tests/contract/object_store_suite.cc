@@ -236,6 +236,23 @@ void sweeps_only_what_nobody_touched(ObjectStore& store, ManualClock& clock) {
   CHECK(get_one(store, objects[1].key).ok());
 }
 
+// A server ran once with a clock that was years ahead.
+void a_touch_in_the_future_is_set_right_by_the_next(ObjectStore& store, ManualClock& clock) {
+  const TestObject object = test_object(1);
+  clock.advance(std::chrono::hours(24 * 1000));
+  REQUIRE(store.put(items_of({object})).ok());
+  clock.advance(-std::chrono::hours(24 * 1000));
+  const auto now = static_cast<std::uint64_t>(
+      std::chrono::duration_cast<std::chrono::seconds>(clock.wall()).count());
+  CHECK(store.list_rows({}, 10)->front().touched_s > now + 24 * 3600);
+  REQUIRE(store.touch(std::vector{object.key}).ok());
+  CHECK(store.list_rows({}, 10)->front().touched_s == now);
+  // Never below the mark of a collection.
+  store.set_touch_floor(now + 7200);
+  REQUIRE(store.touch(std::vector{object.key}).ok());
+  CHECK(store.list_rows({}, 10)->front().touched_s == now + 7200);
+}
+
 void audit_finds_and_mends(ObjectStoreFixture& fixture) {
   const auto store = [&]() -> ObjectStore& { return fixture.store(); };
   std::vector<TestObject> objects;
@@ -283,6 +300,9 @@ void object_store_suite(const Open& open) {
   SECTION("list") { lists_in_key_order(store); }
   SECTION("damage") { damage_is_reported_and_heals(*fixture); }
   SECTION("sweep") { sweeps_only_what_nobody_touched(store, fixture->clock); }
+  SECTION("a clock that was wrong") {
+    a_touch_in_the_future_is_set_right_by_the_next(store, fixture->clock);
+  }
   SECTION("audit") { audit_finds_and_mends(*fixture); }
   SECTION("many threads") { many_at_once(store); }
 }

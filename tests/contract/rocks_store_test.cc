@@ -4,44 +4,15 @@
 #include <catch2/catch.hpp>
 
 #include "rdim-server/stores/meta_row.h"
-#include "rdim-server/stores/store.h"
 #include "tests/contract/object_store_suite.h"
-#include "tests/contract/temp_folder.h"
+#include "tests/contract/store_folder.h"
 
 using namespace dims;
 namespace fs = std::filesystem;
 
 namespace {
 
-struct Folder {
-  test::TempFolder temp;
-  ManualClock clock;
-  stores::StoreOptions options;
-  std::string path = temp.path + "/store";
-
-  Folder() { options.folder = path; }
-
-  Result<std::unique_ptr<stores::Store>> try_open(const std::string& at) {
-    stores::StoreOptions here = options;
-    here.folder = at;
-    return stores::Store::open(here, clock, system_random());
-  }
-  std::unique_ptr<stores::Store> open(const std::string& at) {
-    auto store = try_open(at);
-    INFO((store.ok() ? "" : store.error().to_string()));
-    REQUIRE(store.ok());
-    return std::move(*store);
-  }
-  std::unique_ptr<stores::Store> open() { return open(path); }
-
-  // The files as a kill -9 at this moment leaves them.
-  std::string killed_copy(const std::string& name) {
-    const std::string copy = temp.path + "/" + name;
-    fs::copy(path, copy, fs::copy_options::recursive);
-    fs::remove(copy + "/db/LOCK");
-    return copy;
-  }
-};
+using Folder = test::StoreFolder;
 
 std::string newest_log(const std::string& store) {
   std::string newest;

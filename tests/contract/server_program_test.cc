@@ -1,5 +1,6 @@
 // rdim-server as its user meets it: command line, exit codes, signals, folders, addresses.
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <grpcpp/grpcpp.h>
 
@@ -51,6 +52,20 @@ TEST_CASE("a store is made private and stopped cleanly by a signal") {
     CHECK((info.st_mode & 0777) == 0700);
     CHECK(server.end(signal_number) == 0);
   }
+}
+
+TEST_CASE("as many files may be open as the host allows") {
+  rlimit before{};
+  REQUIRE(getrlimit(RLIMIT_NOFILE, &before) == 0);
+  rlimit few = before;
+  few.rlim_cur = 128;
+  REQUIRE(setrlimit(RLIMIT_NOFILE, &few) == 0);
+  const test::TempFolder folder;
+  ServerProcess server(folder.path + "/data");
+  REQUIRE(setrlimit(RLIMIT_NOFILE, &before) == 0);
+  rlimit now{};
+  REQUIRE(prlimit(server.pid(), RLIMIT_NOFILE, nullptr, &now) == 0);
+  CHECK(now.rlim_cur == before.rlim_max);
 }
 
 TEST_CASE("what it cannot serve it refuses, says why, and leaves alone") {

@@ -31,7 +31,50 @@ class SteppedClock : public Clock {
   std::atomic<std::int64_t> now_{std::chrono::nanoseconds(std::chrono::hours(1)).count()};
 };
 
+// Another machine commits between two questions of a session that begins.
+class BusyImage : public FakeRemote {
+ public:
+  using FakeRemote::FakeRemote;
+  std::function<void()> meanwhile;
+  Result<std::vector<contract::VersionInfo>> list_versions(const ImageId& image,
+                                                           std::uint32_t limit) override {
+    if (meanwhile) std::exchange(meanwhile, {})();
+    return FakeRemote::list_versions(image, limit);
+  }
+};
+
 }  // namespace
+
+TEST_CASE("a_reader_that_starts_while_another_commits_takes_the_image_for_no_other_history") {
+  DiskFixture t;
+  t.options.mode = ldim::SessionMode::kReadOnly;
+  for (const int meanwhile : {0, 1, 2, 5}) {
+    BusyImage remote;
+    Bytes content = random_content(t.random, kMiB);
+    const auto next_version = [&] {
+      content[t.random.below(content.size())] ^= 1;
+      commit_content(*std::make_unique<FakeRemote>(remote.shared_server()), t.key.key, "disk",
+                     content, t.random);
+    };
+    next_version();
+    io::MemoryFileSystem fs;
+    {
+      const auto disk = t.open(fs, remote);
+      require_ok(disk->client_connected());
+      disk->client_left(true);
+      require_ok(disk->close(std::chrono::seconds(1)));
+    }
+    for (int version = 0; version < 3; ++version) next_version();
+    const Bytes at_start = content;
+    remote.meanwhile = [&] {
+      for (int version = 0; version < meanwhile; ++version) next_version();
+    };
+    INFO(meanwhile << " versions came meanwhile");
+    const auto disk = t.open(fs, remote);
+    CHECK(!remote.meanwhile);
+    CHECK(difference(DiskFixture::read_all(*disk), at_start) == "");
+  }
+}
 
 TEST_CASE("a_restored_client_disk_replays_nothing_onto_the_image") {
   DiskFixture t;

@@ -1,6 +1,7 @@
 // Garbage collection against everything else, step by step. Schedules: DIMS_TEST_SIZE (20,000;
 // large 1,000,000); DIMS_TEST_SCHEDULE=N runs the Nth of the seed alone.
 #include <unistd.h>
+#include <spdlog/spdlog.h>
 
 #include <cstdio>
 #include <cstdlib>
@@ -54,6 +55,7 @@ std::string run_in_memory(const TreePool& pool, std::uint64_t seed, CollectWorld
 }  // namespace
 
 TEST_CASE("collection_among_uploads_commits_branches_and_removals_takes_garbage_and_only_garbage") {
+  spdlog::set_level(spdlog::level::err);  // its clock runs backwards, and that is told
   const TreePool pool(seed());
   const Schedules wanted = schedules(rounds(20'000, 1'000'000));
   CollectWorld::Counts sum;
@@ -79,6 +81,7 @@ TEST_CASE("collection_among_uploads_commits_branches_and_removals_takes_garbage_
 }
 
 TEST_CASE("the_same_on_the_engine") {
+  spdlog::set_level(spdlog::level::err);
   const TreePool pool(seed());
   const Schedules wanted = schedules(std::max<std::uint64_t>(rounds(20'000, 1'000'000) / 2000, 1));
   const std::string folder =

@@ -181,9 +181,9 @@ Result<std::vector<ImageInfo>> SimRemote::list_images() {
                                      });
 }
 
-Status SimRemote::remove_image(const ImageId& id) {
-  return run_status(Call::kChange, id.view(),
-                    [this, id] { return server_.catalog().remove_image(id); });
+Status SimRemote::remove_image(const ImageRemoval& removal) {
+  return run_status(Call::kChange, removal.id.view(),
+                    [this, removal] { return server_.catalog().remove_image(removal); });
 }
 
 Result<VersionInfo> SimRemote::get_version(const ImageId& image, const VersionId& version,

@@ -128,39 +128,48 @@ inline VersionId commit_content(contract::Remote& remote, const format::KeyFile&
 }
 
 // The whole content of a version, read without LDIM.
-inline Bytes read_version(contract::Remote& remote, const format::KeyFile& key,
-                          const ImageId& image, const VersionId& version) {
-  const auto info = remote.get_version(image, version, 0);
-  REQUIRE(info.ok());
-  const auto root = format::open_root(info->record, key.image_key(info->record.image));
-  REQUIRE(root.ok());
-  Bytes content(static_cast<std::size_t>(round_up(info->record.image_bytes, kPageBytes)), 0);
+inline Result<Bytes> version_content(contract::Remote& remote, const format::KeyFile& key,
+                                     const ImageId& image, const VersionId& version) {
+  DIMS_ASSIGN(const contract::VersionInfo info, remote.get_version(image, version, 0));
+  DIMS_ASSIGN(const auto root, format::open_root(info.record, key.image_key(info.record.image)));
+  Bytes content(static_cast<std::size_t>(round_up(info.record.image_bytes, kPageBytes)), 0);
   tree::RemoteNodeSource nodes(remote, image, contract::Priority::kDemand);
-  const tree::TreeShape shape{info->record.tree, info->record.image_bytes, *root};
-  require_ok(tree::visit_leaves(
+  const tree::TreeShape shape{info.record.tree, info.record.image_bytes, root};
+  const Status visited = tree::visit_leaves(
       shape, {0, pages_for(shape.image_bytes)}, nodes,
       [&](std::uint64_t first_page, const format::Reference&, const format::Leaf& leaf) -> Status {
-        for (const format::Extent& e : leaf.extents) {
-          const format::ObjectKey wanted = e.ref.object_key();
-          Bytes pages;
-          DIMS_TRY(remote.get(image, {&wanted, 1}, contract::Priority::kDemand,
-                              [&](std::size_t, Result<Bytes> object) {
-                                if (!object.ok()) return;
-                                auto opened = format::open_object(e.ref, *object);
-                                if (opened.ok()) pages = *opened;
-                              }));
-          if (pages.size() < (e.first_in_chunk + std::size_t{e.page_count}) * kPageBytes) {
+        std::vector<format::ObjectKey> wanted;
+        for (const format::Extent& e : leaf.extents) wanted.push_back(e.ref.object_key());
+        std::vector<Bytes> pages(wanted.size());
+        DIMS_TRY(remote.get(image, wanted, contract::Priority::kDemand,
+                            [&](std::size_t i, Result<Bytes> object) {
+                              if (!object.ok()) return;
+                              auto opened = format::open_object(leaf.extents[i].ref, *object);
+                              if (opened.ok()) pages[i] = *std::move(opened);
+                            }));
+        for (std::size_t i = 0; i < wanted.size(); ++i) {
+          const format::Extent& e = leaf.extents[i];
+          if (pages[i].size() < (e.first_in_chunk + std::size_t{e.page_count}) * kPageBytes) {
             return make_error(ErrorCode::kCorrupt, "chunk is missing or short");
           }
-          std::copy_n(pages.begin() + e.first_in_chunk * static_cast<std::ptrdiff_t>(kPageBytes),
+          std::copy_n(pages[i].begin() + e.first_in_chunk * static_cast<std::ptrdiff_t>(kPageBytes),
                       e.page_count * kPageBytes,
                       content.begin() +
                           static_cast<std::ptrdiff_t>((first_page + e.first_page) * kPageBytes));
         }
         return ok_status();
-      }));
-  content.resize(info->record.image_bytes);
+      });
+  DIMS_TRY(visited);
+  content.resize(info.record.image_bytes);
   return content;
+}
+
+inline Bytes read_version(contract::Remote& remote, const format::KeyFile& key,
+                          const ImageId& image, const VersionId& version) {
+  auto content = version_content(remote, key, image, version);
+  INFO((content.ok() ? std::string() : content.error().to_string()));
+  REQUIRE(content.ok());
+  return *std::move(content);
 }
 
 inline Bytes random_content(SeededRandom& random, std::size_t bytes) {

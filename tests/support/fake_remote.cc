@@ -207,8 +207,8 @@ Result<std::vector<ImageInfo>> FakeRemote::list_images() {
   return run<std::vector<ImageInfo>>(RemoteCall::kImages, [&] { return server_->list_images(); });
 }
 
-Status FakeRemote::remove_image(const ImageId& id) {
-  return run_status(RemoteCall::kImages, [&] { return server_->remove_image(id); });
+Status FakeRemote::remove_image(const ImageRemoval& removal) {
+  return run_status(RemoteCall::kImages, [&] { return server_->remove_image(removal); });
 }
 
 Result<VersionInfo> FakeRemote::get_version(const ImageId& image, const VersionId& version,
@@ -310,6 +310,10 @@ Result<std::unique_ptr<EventStream>> FakeRemote::watch(const std::vector<ImageId
                                                        const SessionId& session) {
   return run<std::unique_ptr<EventStream>>(
       RemoteCall::kWatch, [&]() -> Result<std::unique_ptr<EventStream>> {
+        for (const ImageId& image : images) {
+          const auto there = server_->get_image(image);
+          if (!there.ok()) return there.error();
+        }
         return std::unique_ptr<EventStream>(
             std::make_unique<Stream>(server_, network_, images, session));
       });

@@ -63,7 +63,7 @@ class FakeRemote : public contract::Remote {
   Result<contract::ImageInfo> find_image(const std::string& name) override;
   Result<contract::ImageInfo> get_image(const ImageId& id) override;
   Result<std::vector<contract::ImageInfo>> list_images() override;
-  Status remove_image(const ImageId& id) override;
+  Status remove_image(const contract::ImageRemoval& removal) override;
   Result<contract::VersionInfo> get_version(const ImageId& image, const VersionId& version,
                                             std::uint64_t sequence) override;
   Result<std::vector<contract::VersionInfo>> list_versions(const ImageId& image,

@@ -100,16 +100,17 @@ contract::ServerInfo FakeServer::hello() {
 Result<ImageInfo> FakeServer::create_image(const ImageInfo& asked) {
   Announce lock(*this);
   const auto same = images_.find(asked.id);
-  if (same != images_.end() && same->second.info.name == asked.name)
-    return info_locked(same->second);
+  if (same != images_.end()) {
+    const ImageInfo& there = same->second.info;
+    if (there.name == asked.name && there.origin == asked.origin) return info_locked(same->second);
+    return make_error(ErrorCode::kAlreadyExists, "image id " + asked.id.hex() + " is taken");
+  }
   for (const auto& [id, image] : images_) {
     if (image.info.name == asked.name) {
       return make_error(ErrorCode::kAlreadyExists, "an image named '" + asked.name + "' exists",
                         "choose another name");
     }
   }
-  if (same != images_.end())
-    return make_error(ErrorCode::kAlreadyExists, "image id " + asked.id.hex() + " is taken");
   DIMS_TRY(format::check_parameters(asked.tree));
   Image image;
   image.info = asked;
@@ -152,10 +153,13 @@ std::vector<ImageInfo> FakeServer::list_images() {
   return out;
 }
 
-Status FakeServer::remove_image(const ImageId& id) {
+Status FakeServer::remove_image(const ImageRemoval& removal) {
   Announce lock(*this);
+  const ImageId id = removal.id;
   DIMS_ASSIGN(const Image* image, image_locked(id));
-  if (image->held && !image->expired) {
+  if (!removal.head.is_zero() && !(image->info.head == removal.head))
+    return make_error(ErrorCode::kConflict, "image '" + image->info.name + "' has another version");
+  if (image->held && !image->expired && !(image->lease == removal.lease)) {
     Error error = make_error(ErrorCode::kLeaseHeld, "image '" + image->info.name + "' is in use",
                              "end its session first");
     error.holder = image->holder.machine_name;

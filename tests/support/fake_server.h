@@ -34,7 +34,7 @@ class FakeServer {
   Result<contract::ImageInfo> find_image(const std::string& name);
   Result<contract::ImageInfo> get_image(const ImageId& id);
   std::vector<contract::ImageInfo> list_images();
-  Status remove_image(const ImageId& id);
+  Status remove_image(const contract::ImageRemoval& removal);
   Result<contract::VersionInfo> get_version(const ImageId& image, const VersionId& version,
                                             std::uint64_t sequence);
   Result<std::vector<contract::VersionInfo>> list_versions(const ImageId& image,

@@ -1,5 +1,8 @@
 // Check, collection and retention on a small catalog: what is damaged by hand is found by name, and
 // what can be mended is.
+#include <filesystem>
+
+#include "common/base/wire.h"
 #include "rdim-server/catalog/check.h"
 #include "rdim-server/catalog/collector.h"
 #include "rdim-server/catalog/maintenance.h"
@@ -254,6 +257,98 @@ TEST_CASE("retention_texts_are_read_and_written") {
   }
   const auto back = catalog::decode_retention(catalog::encode_retention({}));
   CHECK((back.ok() && *back == catalog::RetentionPolicy{}));
+}
+
+TEST_CASE("garbage_of_a_clock_that_was_years_ahead_goes_after_its_grace") {
+  OneImage fixture;
+  constexpr auto kAhead = std::chrono::hours(24 * 1000);
+  fixture.clock.advance(kAhead);
+  const auto tree = fixture.make_tree();  // of nobody
+  fixture.clock.advance(-kAhead);
+  REQUIRE(collect(fixture, std::chrono::hours(24)).ok());  // from now on it counts as young
+  CHECK(has(fixture, tree.root));
+  fixture.clock.advance(std::chrono::hours(30));
+  REQUIRE(collect(fixture, std::chrono::hours(24)).ok());
+  CHECK(!has(fixture, tree.root));
+  CHECK(!has(fixture, tree.data));
+  CHECK(has(fixture, fixture.tree.data));
+}
+
+TEST_CASE("check_that_nobody_reads_ends_and_lets_a_collection_begin") {
+  OneImage fixture;
+  catalog::Maintenance maintenance(*fixture.catalog, fixture.objects, fixture.refs, fixture.clock,
+                                   {});
+  auto check = maintenance.begin_check(false);
+  REQUIRE(check.ok());
+  REQUIRE((*check)->step().ok());
+  fixture.clock.advance(std::chrono::minutes(9));
+  CHECK(code_of(maintenance.begin_check(false)) == ErrorCode::kUnavailable);
+  REQUIRE((*check)->step().ok());  // still read
+  fixture.clock.advance(std::chrono::minutes(9));
+  CHECK(code_of(maintenance.start_collection(false)) == ErrorCode::kUnavailable);
+  fixture.clock.advance(std::chrono::minutes(1));
+  auto second = maintenance.begin_check(false);
+  REQUIRE(second.ok());
+  const auto ended = (*check)->step();
+  CHECK(code_of(ended) == ErrorCode::kCancelled);
+  check->reset();  // takes nothing from the other
+  CHECK(code_of(maintenance.start_collection(false)) == ErrorCode::kUnavailable);
+  while (*(*second)->step()) {
+  }
+  second->reset();
+  CHECK(maintenance.start_collection(false).ok());
+}
+
+TEST_CASE("collection_that_was_cut_short_leaves_a_minute_for_a_check") {
+  OneImage fixture;
+  Bytes row;
+  Writer w(row);
+  w.u8(1);
+  w.u64(7);
+  REQUIRE(fixture.refs.put("maintenance/collection", row, 0).ok());
+  catalog::MaintenanceOptions options;
+  options.scrub_bytes_per_s = 0;
+  catalog::Maintenance maintenance(*fixture.catalog, fixture.objects, fixture.refs, fixture.clock,
+                                   options);
+  maintenance.start();
+  CHECK(maintenance.collection_status().next_in_s == 60);
+  CHECK(maintenance.begin_check(true).ok());
+  maintenance.stop();
+}
+
+TEST_CASE("a_large_set_of_keys_has_few_run_files_at_a_time") {
+  SeededRandom random(seed());
+  catalog::RunSpace space;
+  io::FileSystem& fs = io::posix_file_system();
+  space.fs = &fs;
+  space.folder = "/tmp/dims-runs-" + std::to_string(random.next());
+  space.keys_in_memory_max = 8;
+  REQUIRE(fs.make_folder(space.folder).ok());
+  std::map<ObjectKey, std::uint8_t> model;
+  std::size_t most = 0;
+  {
+    catalog::KeyRuns runs(space, "keys");
+    for (int n = 0; n < 8 * 1200; ++n) {
+      ObjectKey key;
+      key.id.bytes[0] = static_cast<std::uint8_t>(random.below(64));
+      key.id.bytes[1] = static_cast<std::uint8_t>(random.below(256));
+      const auto flags = static_cast<std::uint8_t>(1 << random.below(3));
+      model[key] = static_cast<std::uint8_t>(model[key] | flags);
+      REQUIRE(runs.add(key, flags).ok());
+      if (n % 64 == 0) most = std::max(most, fs.list(space.folder)->size());
+    }
+    CHECK(most <= 64);
+    catalog::KeyCursor cursor({&runs});
+    for (const auto& [key, flags] : model) {
+      const auto entry = cursor.next();
+      REQUIRE((entry.ok() && entry->has_value()));
+      CHECK((*entry)->key == key);
+      CHECK((*entry)->flags == flags);
+    }
+    CHECK(!cursor.next()->has_value());
+  }
+  CHECK(fs.list(space.folder)->empty());
+  CHECK(std::filesystem::remove(space.folder));
 }
 
 TEST_CASE("sorted_runs_of_a_collection_go_to_files_and_come_back_in_order") {

@@ -84,6 +84,32 @@ TEST_CASE_METHOD(CatalogFixture, "an image in use is not removed, and says by wh
   CHECK(make_image("disk").head.is_zero());  // the name is free
 }
 
+TEST_CASE_METHOD(CatalogFixture, "an image is removed on conditions: under a lease, at a version") {
+  const ImageInfo image = make_image("disk");
+  const auto lease = acquire(image, 1);
+  const VersionId seen = commit_tree(image, lease);
+  contract::ImageRemoval removal(image.id);
+  removal.head = seen;
+  removal.lease = lease.lease;
+  removal.token = lease.token;
+  SECTION("as it was seen") { CHECK(catalog->remove_image(removal).ok()); }
+  SECTION("its lease has run out, and nobody has taken it") {
+    clock.advance(std::chrono::hours(1));
+    CHECK(catalog->remove_image(removal).ok());
+  }
+  SECTION("its machine came back, and has committed") {
+    clock.advance(std::chrono::hours(1));
+    const auto theirs = acquire(image, 2);
+    commit_tree(*catalog->get_image(image.id), theirs);
+    CHECK(code_of(catalog->remove_image(removal)) == ErrorCode::kStaleLease);
+    REQUIRE(catalog->release_lease(image.id, theirs).ok());
+    CHECK(code_of(catalog->remove_image(removal)) == ErrorCode::kStaleLease);
+    removal.lease = {};
+    CHECK(code_of(catalog->remove_image(removal)) == ErrorCode::kConflict);
+    CHECK(catalog->get_image(image.id)->head_sequence == 2);
+  }
+}
+
 TEST_CASE_METHOD(CatalogFixture, "versions are found by id, by number, and from the head") {
   const ImageInfo image = make_image("disk");
   CHECK(code_of(catalog->get_version(image.id, {}, 0)) == ErrorCode::kNotFound);

@@ -136,7 +136,11 @@ Status TestService::RemoveImage(Context*, const v1::RemoveImageRequest* request,
                                 v1::RemoveImageReply*) {
   if (request->idempotency_key().size() != 16)
     return {grpc::StatusCode::INVALID_ARGUMENT, "idempotency key"};
-  const auto done = server_->remove_image(id_of<ImageId>(request->id()));
+  contract::ImageRemoval removal(id_of<ImageId>(request->id()));
+  removal.head = id_of<VersionId>(request->head());
+  removal.lease = id_of<LeaseId>(request->lease());
+  removal.token = request->token();
+  const auto done = server_->remove_image(removal);
   return done.ok() ? Status::OK : status_of(done.error());
 }
 

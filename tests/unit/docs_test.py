@@ -15,7 +15,7 @@ LINK = re.compile(r"\[[^\]]+\]\(([^)#\s]+)(#[^)]*)?\)")
 CODE = re.compile(r"`([^`]+)`")
 QUOTED = re.compile(r'"([^"]{8,})"')
 # Long names are cut into several literals.
-TEST = re.compile(r'TEST_CASE\(\s*((?:"(?:[^"\\]|\\.)*"\s*)+)')
+TEST = re.compile(r'TEST_CASE(?:_METHOD)?\((?:\s*\w+,)?\s*((?:"(?:[^"\\]|\\.)*"\s*)+)')
 # Code text that names a file of the repository: from a folder of its top, with an ending.
 DOCUMENT = re.compile(r"\bdocs/[\w./-]+\.md\b")
 CODE_FILES = (".cc", ".h", ".proto", ".py", ".cmake", ".sh", "")
