@@ -191,9 +191,10 @@ void BreakingProxy::take(Connection& c, std::size_t way) {
   const auto count = static_cast<std::size_t>(n);
   const bool counts = c.fault && !c.begun && !healed_ && (way == kUp) == c.fault->up;
   if (!counts) return give(c, way, buffer, count);
-  const bool overdue = SteadyClock::now() >= c.due_at;
+  const bool overdue = c.fault->at_least == 0 && SteadyClock::now() >= c.due_at;
   if (!overdue && count < c.fault->after) {
     c.fault->after -= count;
+    c.fault->at_least -= std::min<std::uint64_t>(c.fault->at_least, count);
     return give(c, way, buffer, count);
   }
   // In the middle of what came: the fault stands between two of its bytes, or before the first.

@@ -37,6 +37,7 @@ struct WireFault {
   bool up = false;                        // counts and breaks client -> server
   std::uint64_t after = 0;                // bytes of that direction that still pass
   std::chrono::milliseconds patience{0};  // a quiet line has it earlier, at its next byte
+  std::uint64_t at_least = 0;             // but not before so many
   std::chrono::milliseconds lasts{0};     // of what ends by itself
   bool then_reset = false;                // the cut at its end
 };

@@ -145,6 +145,8 @@ std::optional<WireFault> WireWorld::draw_fault(SeededRandom& random) const {
     fault.after = random.below(2048);  // handshake, Hello
   else
     fault.after = place < 6 ? log_uniform(random, 10, 14) : log_uniform(random, 14, 18);
+  // However slow this machine is, handshakes and some calls come through.
+  if (place != 0) fault.at_least = std::min<std::uint64_t>(fault.after, 256 + random.below(2048));
   fault.patience = std::chrono::milliseconds(10 + random.below(patience_most_ms_));
   fault.lasts =
       std::chrono::milliseconds(1 + random.below(random.below(50) == 0                 ? 2500
