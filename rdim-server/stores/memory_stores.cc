@@ -176,6 +176,12 @@ void MemoryObjectStore::damage(const ObjectKey& key) {
   if (found != entries_.end()) found->second.object.back() ^= 1;
 }
 
+void MemoryObjectStore::misdirect(const ObjectKey& key, ByteView bytes) {
+  std::lock_guard lock(mutex_);
+  const auto found = entries_.find(key);
+  if (found != entries_.end()) found->second.object.assign(bytes.begin(), bytes.end());
+}
+
 Result<std::optional<RefValue>> MemoryRefStore::get(const std::string& key) {
   std::lock_guard lock(mutex_);
   const auto found = rows_.find(key);

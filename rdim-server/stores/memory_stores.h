@@ -39,6 +39,8 @@ class MemoryObjectStore : public contract::ObjectStore {
 
   // For tests: flips a bit of what is stored.
   void damage(const ObjectKey& key);
+  // For tests: these bytes lie where the object's were.
+  void misdirect(const ObjectKey& key, ByteView bytes);
 
  private:
   struct Entry {

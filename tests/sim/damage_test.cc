@@ -1,6 +1,7 @@
 // Bits flip, sectors come back from elsewhere or from earlier, in the journal, the cache, the other
 // files, the stored objects and on the wire: the guest gets the right bytes or an error, never
 // wrong ones, and no version holds any. DIMS_TEST_SIZE = damages.
+#include <array>
 #include <nlohmann/json.hpp>
 
 #include "tests/sim/sim_machine.h"
@@ -10,8 +11,16 @@ using namespace dims::sim;
 
 namespace {
 
+// What the server's store does to an object or a record of a version.
+enum class Rot { kBit, kHalf, kLost, kAnothers, kOlder, kRecordOlder, kRecordLost };
+constexpr std::size_t kRots = 7;
+constexpr std::array<const char*, kRots> kRotNames = {
+    "a bit",         "half of it",      "lost",         "another object's bytes",
+    "an older root", "an older record", "a lost record"};
+
 struct Totals {
-  std::uint64_t journal = 0, cache = 0, others = 0, stored = 0, wire = 0;
+  std::uint64_t journal = 0, cache = 0, others = 0, stored = 0, wire = 0, steps = 0;
+  std::array<std::uint64_t, kRots> rots{};
   std::uint64_t refused_reads = 0, refused_opens = 0, refused_commits = 0, worlds = 0;
   std::uint64_t damages() const { return journal + cache + others + stored + wire; }
 };
@@ -36,16 +45,17 @@ class Damaged {
     for (int step = 0; step < steps; ++step) {
       work();
       if (random_.below(4) == 0) remember();
+      ++totals.steps;
       const std::uint64_t what = random_.below(100);
-      if (what < 40)
+      if (what < 28)
         journal_live(totals);
-      else if (what < 75)
+      else if (what < 50)
         cache_live(totals);
-      else if (what < 88)
+      else if (what < 61)
         journal_restart(totals);
-      else if (what < 93)
+      else if (what < 66)
         cache_restart(totals);
-      else if (what < 98)
+      else if (what < 71)
         other_file(totals);
       else if (what < 99)
         stored(totals);
@@ -197,27 +207,81 @@ class Damaged {
     for (const std::string& path : files_of("/ldim/cache")) machine_.files().erase(path);
   }
 
-  // An object rots at the server; what cannot be read is refused, and a put heals it.
-  void stored(Totals& totals) {
-    wipe_cache();
-    test::require_ok(machine_.open());
-    const auto keys = world_.server.objects().list(std::nullopt, 100000);
-    REQUIRE(keys.ok());
-    const format::ObjectKey key = (*keys)[random_.below(keys->size())];
-    Bytes good;
+  Bytes object_of(const format::ObjectKey& key) {
+    Bytes bytes;
     world_.server.objects().get({&key, 1}, [&](std::size_t, Result<Bytes> object) {
-      if (object.ok()) good = *object;
+      if (object.ok()) bytes = *object;
       return true;
     });
-    machine_.kill();
-    for (const std::string& path : files_of("/ldim/cache")) machine_.files().erase(path);
-    world_.server.objects().damage(key);
+    return bytes;
+  }
+
+  // The head's record and its parent's, as they are stored.
+  struct Head {
+    std::string row;
+    Bytes bytes, parents;
+    format::VersionRecord record, parent;
+  };
+  std::optional<Head> head() {
+    const auto info = world_.server.catalog().get_image(world_.image);
+    REQUIRE(info.ok());
+    Head out;
+    out.row = catalog::version_key(info->head);
+    const auto row = world_.server.refs().get(out.row);
+    if (!row.ok() || !*row) return std::nullopt;
+    out.bytes = (*row)->value;
+    out.record = *format::decode_version(out.bytes, false);
+    const auto parent = world_.server.refs().get(catalog::version_key(out.record.parent));
+    if (!parent.ok() || !*parent) return std::nullopt;
+    out.parents = (*parent)->value;
+    out.parent = *format::decode_version(out.parents, false);
+    return out;
+  }
+  void set_row(const std::string& name, const std::optional<Bytes>& value) {
+    auto& refs = world_.server.refs();
+    const auto now = refs.get(name);
+    if (now.ok() && *now) REQUIRE(refs.remove(name, (*now)->revision).ok());
+    if (value) REQUIRE(refs.put(name, *value, 0).ok());
+  }
+
+  // Something rots at the server; what cannot be read is refused, and a put heals it.
+  void stored(Totals& totals) {
+    wipe_cache();
+    const auto keys = world_.server.objects().list(std::nullopt, 100000);
+    REQUIRE(keys.ok());
+    format::ObjectKey key = (*keys)[random_.below(keys->size())];
+    const auto rot = static_cast<Rot>(random_.below(kRots));
+    const auto newest = head();
+    if (rot >= Rot::kOlder && !newest) return test::require_ok(machine_.open());
+    if (rot == Rot::kOlder) key = newest->record.root;
+    const Bytes good = object_of(key);
+    Bytes bad;
+    if (rot == Rot::kHalf) bad = Bytes(good.data(), good.data() + good.size() / 2);
+    if (rot == Rot::kAnothers) bad = object_of((*keys)[random_.below(keys->size())]);
+    if (rot == Rot::kOlder) bad = object_of(newest->parent.root);
+    if (rot == Rot::kBit) {
+      world_.server.objects().damage(key);
+    } else if (rot == Rot::kLost) {
+      REQUIRE(world_.server.objects().remove(key).ok());
+    } else if (rot < Rot::kRecordOlder) {
+      if (bad == good) return test::require_ok(machine_.open());
+      world_.server.objects().misdirect(key, bad);
+    } else {
+      set_row(newest->row,
+              rot == Rot::kRecordLost ? std::nullopt : std::optional<Bytes>(newest->parents));
+    }
     ++totals.stored;
+    ++totals.rots[static_cast<std::size_t>(rot)];
     const bool opened = try_open_refusing();
     if (opened) totals.refused_reads += machine_.read_or_refuse();
-    const contract::ObjectStore::PutItem item{key, good};
-    REQUIRE(world_.server.objects().remove(key).ok());
-    REQUIRE(world_.server.objects().put({&item, 1}).ok());
+    totals.refused_opens += opened ? 0 : 1;
+    if (rot >= Rot::kRecordOlder) {
+      set_row(newest->row, newest->bytes);
+    } else {
+      (void)world_.server.objects().remove(key);
+      const contract::ObjectStore::PutItem item{key, good};
+      REQUIRE(world_.server.objects().put({&item, 1}).ok());
+    }
     if (!machine_.is_open()) test::require_ok(machine_.open());
     machine_.read_all();
   }
@@ -276,4 +340,11 @@ TEST_CASE("damage_anywhere_never_gives_the_guest_a_wrong_byte") {
       static_cast<unsigned long long>(totals.refused_opens),
       static_cast<unsigned long long>(totals.refused_commits),
       static_cast<unsigned long long>(totals.worlds));
+  for (std::size_t n = 0; n < kRots; ++n) {
+    std::printf("  stored, %s: %llu of %llu steps\n", kRotNames[n],
+                static_cast<unsigned long long>(totals.rots[n]),
+                static_cast<unsigned long long>(totals.steps));
+    // Several steps in a hundred each.
+    if (totals.steps >= 1000) CHECK(totals.rots[n] * 50 >= totals.steps);
+  }
 }
