@@ -248,7 +248,7 @@ void a_touch_in_the_future_is_set_right_by_the_next(ObjectStore& store, ManualCl
   REQUIRE(store.touch(std::vector{object.key}).ok());
   CHECK(store.list_rows({}, 10)->front().touched_s == now);
   // Never below the mark of a collection.
-  store.set_touch_floor(now + 7200);
+  REQUIRE(store.set_touch_floor(now + 7200).ok());
   REQUIRE(store.touch(std::vector{object.key}).ok());
   CHECK(store.list_rows({}, 10)->front().touched_s == now + 7200);
 }

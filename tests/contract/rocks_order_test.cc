@@ -65,7 +65,7 @@ TEST_CASE("a_row_touched_after_its_bytes_went_past_the_log_does_not_outlive_them
     };
     REQUIRE(objects.barrier().ok());
     REQUIRE(put);
-    objects.set_touch_floor(seconds(folder.clock) + 1);
+    REQUIRE(objects.set_touch_floor(seconds(folder.clock) + 1).ok());
     REQUIRE(touch(objects, late).ok());
     check_every_row_has_its_bytes(folder, folder.killed_copy("killed"));
     // And a barrier still makes all of it durable.
