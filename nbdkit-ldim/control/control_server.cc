@@ -103,9 +103,8 @@ void ControlServer::accept_loop() {
     Connection* const raw = connection.get();
     connection->thread = std::thread([this, raw] {
       serve(raw->fd);
-      // Before its client sees the end: the next one must not find this one's place still taken.
-      raw->done = true;
       ::shutdown(raw->fd, SHUT_RDWR);
+      raw->done = true;
     });
     connections_.push_back(std::move(connection));
   }

@@ -578,3 +578,32 @@ TEST_CASE("the audit log: one's own entries, all of them for administrators") {
   CHECK(read(r.user(r.f.bob), alice) == "access denied");
   CHECK(read(r.user(r.f.oper), alice) == "access denied");
 }
+
+TEST_CASE("a_log_whose_rows_hold_no_record_makes_nobodys_server_of_an_organisations") {
+  OrgFixture f{seed(), 3600};
+  ManualClock clock;
+  SeededRandom random{seed()};
+  stores::MemoryRefStore right;
+  {
+    auto control = access::AccessControl::open(right, clock, random, std::nullopt);
+    REQUIRE(control.ok());
+    clock.advance(std::chrono::seconds(trust::decode_record(f.records.front())->time_unix_s) -
+                  clock.wall());
+    REQUIRE((*control)->book().begin(f.records, {}).ok());
+  }
+  const auto rows = right.list("org/log/", "", 100);
+  REQUIRE(rows.ok());
+  REQUIRE(!rows->empty());
+  Bytes longer = rows->front().second.value;
+  longer.push_back(0);
+  for (const Bytes& damaged : {Bytes(4, 0), Bytes(8, 0), Bytes(), longer}) {
+    stores::MemoryRefStore refs;
+    for (const auto& [key, row] : *rows) {
+      const bool first = key == rows->front().first;
+      REQUIRE(refs.put(key, first ? damaged : row.value, 0).ok());
+    }
+    const auto control = access::AccessControl::open(refs, clock, random, std::nullopt);
+    REQUIRE(!control.ok());
+    CHECK(control.error().code == ErrorCode::kCorrupt);
+  }
+}

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdlib>
 #include <cstring>
 #include <nlohmann/json.hpp>
@@ -75,16 +76,18 @@ struct Controlled {
       std::abort();
     const auto lines = static_cast<std::size_t>(std::count(bytes.begin(), bytes.end(), '\n'));
     while (!bytes.empty()) {
-      const std::size_t count = std::min(piece, bytes.size());
-      if (::send(fd, bytes.data(), count, MSG_NOSIGNAL) != static_cast<ssize_t>(count)) break;
-      bytes = bytes.subspan(count);
+      const ssize_t n = ::send(fd, bytes.data(), std::min(piece, bytes.size()), MSG_NOSIGNAL);
+      if (n < 0 && errno == EINTR) continue;
+      if (n <= 0) break;
+      bytes = bytes.subspan(static_cast<std::size_t>(n));
     }
     ::shutdown(fd, SHUT_WR);
     std::string answers;
     char buffer[4096];
     for (;;) {
       const ssize_t n = ::recv(fd, buffer, sizeof buffer, 0);
-      if (n < 0) std::abort();  // nobody answers any more
+      if (n < 0 && errno == EINTR) continue;  // libFuzzer's clock
+      if (n < 0) std::abort();                // nobody answers any more
       if (n == 0) break;
       answers.append(buffer, static_cast<std::size_t>(n));
     }

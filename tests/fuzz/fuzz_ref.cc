@@ -88,6 +88,7 @@ struct SmallStore {
     (void)people.seen_user(user);
     (void)people.seen_machine(org.machine.machine);
     (void)(*control)->audit().read(~std::uint64_t{0}, 100).ok();
+    if ((*control)->mode() != access::Mode::kOrganisation) std::abort();  // it has been one
     (void)(*control)->desk().login_record("nobody");
   }
 

@@ -266,6 +266,9 @@ MUTANTS = [
     ("a_list_that_begins_with_newer_versions_is_another_history", "nbdkit-ldim/disk/disk_session.cc",
      "      ++newer;\n      continue;\n", "      break;\n",
      [("fault_client", "a_reader_that_starts*")]),
+    ("a_log_without_a_record_is_no_organisation", "rdim-server/access/org_book.cc",
+     "if (count != 0 && r.at_end()) return ok_status();", "if (r.ok()) return ok_status();",
+     [("test_access", "a_log_whose*")]),
 ]
 
 
