@@ -261,37 +261,30 @@ TEST_CASE("a conflict branch is named to whom it may be read by, and to nobody e
   watched(r.user(r.f.bob), [](const std::string& first, const auto&) { CHECK(first.empty()); });
 }
 
-TEST_CASE("a branch is made of a branch, too, and of one that was removed by who brings its content") {
+TEST_CASE(
+    "a branch is made of a branch, too, and of one that was removed by who brings its content") {
   Rules r;
+  const auto branch_at = [&](const ImageId& id, int number, const VersionId& origin) {
+    auto request = r.branch_request(id, "alices.conflict-" + std::to_string(number), origin);
+    request.set_conflict_of("alices");
+    return r.create(r.user(r.f.alice), request).error_code();
+  };
   const VersionId origin = r.commit(r.alices);
   const ImageId first = r.f.random.id<ImageId>();
-  auto request = r.branch_request(first, "alices.conflict", origin);
-  request.set_conflict_of("alices");
-  REQUIRE(r.create(r.user(r.f.alice), request).ok());
+  REQUIRE(branch_at(first, 1, origin) == grpc::StatusCode::OK);
   const auto branch = r.world->catalog->get_image(first);
-  REQUIRE(branch.ok());
-  const auto made = r.world->catalog->commit([&] {
-    auto order = r.order_of(*branch, r.record_of(*branch, 2, origin, r.session_key));
-    order.parent = origin;
-    return order;
-  }());
+  auto order = r.order_of(*branch, r.record_of(*branch, 2, origin, r.session_key));
+  order.parent = origin;
+  const auto made = r.world->catalog->commit(order);
   REQUIRE(made.ok());
-  auto again = r.branch_request(r.f.random.id<ImageId>(), "alices.conflict-2", made->version);
-  again.set_conflict_of("alices");
-  const grpc::Status of_branch = r.create(r.laptop(Access::kWrite), again);
-  INFO(of_branch.error_message());
-  CHECK(of_branch.ok());
+  CHECK(branch_at(r.f.random.id<ImageId>(), 2, made->version) == grpc::StatusCode::OK);
   // Nobody gets at what he may not read by way of a branch.
-  const VersionId foreign = r.commit(r.secret);
-  auto stolen = r.branch_request(r.f.random.id<ImageId>(), "alices.conflict-3", foreign);
-  stolen.set_conflict_of("alices");
-  CHECK(r.create(r.user(r.f.alice), stolen).error_code() == grpc::StatusCode::PERMISSION_DENIED);
+  CHECK(branch_at(r.f.random.id<ImageId>(), 3, r.commit(r.secret)) ==
+        grpc::StatusCode::PERMISSION_DENIED);
   // Resolved: its versions are those of no image.
   r.world->clock.advance(std::chrono::hours(1));
   REQUIRE(r.world->catalog->remove_image(first).ok());
-  auto late = r.branch_request(r.f.random.id<ImageId>(), "alices.conflict-4", made->version);
-  late.set_conflict_of("alices");
-  CHECK(r.create(r.user(r.f.alice), late).error_code() == grpc::StatusCode::NOT_FOUND);
+  CHECK(branch_at(r.f.random.id<ImageId>(), 4, made->version) == grpc::StatusCode::NOT_FOUND);
 }
 
 TEST_CASE("new keys of an image name its head, or wait for who looks again") {
