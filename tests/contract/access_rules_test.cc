@@ -269,19 +269,17 @@ TEST_CASE(
     request.set_conflict_of("alices");
     return r.create(r.user(r.f.alice), request).error_code();
   };
-  const VersionId origin = r.commit(r.alices);
   const ImageId first = r.f.random.id<ImageId>();
+  const VersionId origin = r.commit(r.alices);
   REQUIRE(branch_at(first, 1, origin) == grpc::StatusCode::OK);
-  const auto branch = r.world->catalog->get_image(first);
-  auto order = r.order_of(*branch, r.record_of(*branch, 2, origin, r.session_key));
+  const auto branch = *r.world->catalog->get_image(first);
+  auto order = r.order_of(branch, r.record_of(branch, 2, origin, r.session_key));
   order.parent = origin;
   const auto made = r.world->catalog->commit(order);
   REQUIRE(made.ok());
   CHECK(branch_at(r.f.random.id<ImageId>(), 2, made->version) == grpc::StatusCode::OK);
-  // Nobody gets at what he may not read by way of a branch.
   CHECK(branch_at(r.f.random.id<ImageId>(), 3, r.commit(r.secret)) ==
         grpc::StatusCode::PERMISSION_DENIED);
-  // Resolved: its versions are those of no image.
   r.world->clock.advance(std::chrono::hours(1));
   REQUIRE(r.world->catalog->remove_image(first).ok());
   CHECK(branch_at(r.f.random.id<ImageId>(), 4, made->version) == grpc::StatusCode::NOT_FOUND);
