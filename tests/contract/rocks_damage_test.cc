@@ -71,6 +71,7 @@ struct Stored {
 
 TEST_CASE("a_process_that_cannot_read_for_a_moment_repairs_nothing_away") {
   Stored stored;
+  std::atomic<bool> seen = false;
   SECTION("the bytes") {
     stored.hooked.files->on_read = [](const std::string& path) {
       return path.ends_with(".blob") ? too_many_files() : IOStatus::OK();
@@ -79,8 +80,7 @@ TEST_CASE("a_process_that_cannot_read_for_a_moment_repairs_nothing_away") {
   SECTION("the row, of an object that was found damaged") {
     // So that there is something to look at again.
     stored.damage(stored.all[3], 20);
-    std::atomic<bool> seen = false;
-    stored.hooked.files->on_read = [&, first = true](const std::string& path) mutable {
+    stored.hooked.files->on_read = [&](const std::string& path) {
       if (path.ends_with(".blob")) seen = true;
       return path.ends_with(".sst") && seen ? too_many_files() : IOStatus::OK();
     };
