@@ -100,8 +100,10 @@ class ObjectStore {
   virtual Result<std::vector<ObjectRow>> list_rows(const std::optional<ObjectKey>& after,
                                                    std::size_t limit) = 0;
   // A mark begins: from now on nothing keeps a touch time below this one when it is put or touched.
-  // Only grows; durable on return: it holds again as soon as the store is opened.
+  // Only grows; durable on return: it holds again as soon as the store is opened, unless it lies
+  // ahead of the clock then (kTouchAheadMaxSeconds).
   virtual Status set_touch_floor(std::uint64_t seconds) = 0;
+  virtual std::uint64_t touch_floor() = 0;
   // Removes those whose touch time lies before `touched_before_s`; looking at the time and removing
   // are one step.
   virtual Result<std::vector<RemoveOutcome>> remove_untouched(std::span<const ObjectKey> keys,

@@ -133,10 +133,11 @@ Status Collector::restore(const CollectState& state) {
   }
   if (paths.empty()) return make_error(ErrorCode::kNotFound, "a collection without its keys");
   DIMS_TRY(tidy_runs(options_.space, &paths));
+  // There since the collection began: what was put or found since is told from garbage by it alone.
+  if (store_.touch_floor() < state.began_s)
+    return make_error(ErrorCode::kNotFound, "a collection whose floor of touch times is gone");
   began_s_ = state.began_s;
   touched_before_s_ = state.touched_before_s;
-  // It is there since the collection began; here nothing depends on it.
-  DIMS_TRY(store_.set_touch_floor(began_s_));
   row_after_ = state.row_after;
   level_ = state.dead_level;
   dead_after_ = state.dead_after;

@@ -83,6 +83,11 @@ Result<std::vector<bool>> MemoryObjectStore::touch_present(std::span<const Objec
   return out;
 }
 
+std::uint64_t MemoryObjectStore::touch_floor() {
+  std::lock_guard lock(mutex_);
+  return touch_floor_s_;
+}
+
 Status MemoryObjectStore::set_touch_floor(std::uint64_t seconds) {
   std::lock_guard lock(mutex_);
   touch_floor_s_ = std::max(touch_floor_s_, seconds);

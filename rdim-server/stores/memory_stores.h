@@ -31,6 +31,7 @@ class MemoryObjectStore : public contract::ObjectStore {
   Result<std::vector<contract::ObjectRow>> list_rows(const std::optional<ObjectKey>& after,
                                                      std::size_t limit) override;
   Status set_touch_floor(std::uint64_t seconds) override;
+  std::uint64_t touch_floor() override;
   Result<std::vector<contract::RemoveOutcome>> remove_untouched(
       std::span<const ObjectKey> keys, std::uint64_t touched_before_s) override;
   Status reclaim(const std::function<bool()>& /*cancelled*/) override { return ok_status(); }

@@ -54,6 +54,7 @@ class RocksObjectStore : public contract::ObjectStore {
   Result<std::vector<contract::ObjectRow>> list_rows(const std::optional<ObjectKey>& after,
                                                      std::size_t limit) override;
   Status set_touch_floor(std::uint64_t seconds) override;
+  std::uint64_t touch_floor() override { return touch_floor_s_; }
   Result<std::vector<contract::RemoveOutcome>> remove_untouched(
       std::span<const ObjectKey> keys, std::uint64_t touched_before_s) override;
   Status reclaim(const std::function<bool()>& cancelled) override;

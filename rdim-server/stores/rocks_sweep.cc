@@ -84,9 +84,16 @@ Status RocksObjectStore::load_touch_floor() {
   if (status.IsNotFound()) return ok_status();
   DIMS_TRY(check_rocks(status, "cannot read the floor of touch times"));
   Reader r(as_bytes(row));
-  touch_floor_s_ = r.u64();
-  if (r.at_end()) return ok_status();
-  return make_error(ErrorCode::kCorrupt, "the floor of touch times is damaged");
+  const std::uint64_t floor = r.u64();
+  if (!r.at_end()) return make_error(ErrorCode::kCorrupt, "the floor of touch times is damaged");
+  // Of a collection under a clock that was wrong: all that is put would be kept until that day. A
+  // collection that relies on it begins anew.
+  if (floor > now_s() + contract::kTouchAheadMaxSeconds) {
+    spdlog::warn("the floor of touch times lies in the future: the clock was wrong once");
+    return ok_status();
+  }
+  touch_floor_s_ = floor;
+  return ok_status();
 }
 
 Result<std::vector<RemoveOutcome>> RocksObjectStore::remove_untouched(

@@ -265,3 +265,18 @@ TEST_CASE("the floor of touch times holds again after a kill, whatever the clock
   REQUIRE(again->objects().touch_present(std::vector{object.key})->front());
   CHECK(again->objects().list_rows({}, 1)->front().touched_s == floor);
 }
+
+TEST_CASE("a floor of touch times from a clock that was years ahead is gone once it is right") {
+  Folder folder;
+  const auto store = folder.open();
+  const auto now_s = [&] {
+    return static_cast<std::uint64_t>(
+        std::chrono::duration_cast<std::chrono::seconds>(folder.clock.wall()).count());
+  };
+  REQUIRE(store->objects().set_touch_floor(now_s() + 3 * 365 * 86400).ok());
+  const auto again = folder.open(folder.killed_copy("killed"));
+  CHECK(again->objects().touch_floor() == 0);
+  const auto object = test::test_object(1);
+  REQUIRE(again->objects().put(std::vector{object.item()}).ok());
+  CHECK(again->objects().list_rows({}, 1)->front().touched_s == now_s());
+}

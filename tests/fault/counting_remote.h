@@ -61,7 +61,9 @@ class CountingRemote final : public contract::Remote {
     return counted(WireCall::kImage, [&] { return remote_->get_image(id); });
   }
   Result<std::vector<contract::ImageInfo>> list_images() override { return remote_->list_images(); }
-  Status remove_image(const ImageId& id) override { return remote_->remove_image(id); }
+  Status remove_image(const contract::ImageRemoval& removal) override {
+    return remote_->remove_image(removal);
+  }
   Result<contract::VersionInfo> get_version(const ImageId& image, const VersionId& version,
                                             std::uint64_t sequence) override {
     return counted(WireCall::kVersion,

@@ -78,6 +78,7 @@ class YieldingStore : public contract::ObjectStore {
   Status set_touch_floor(std::uint64_t seconds) override {
     return below_->set_touch_floor(seconds);
   }
+  std::uint64_t touch_floor() override { return below_->touch_floor(); }
   Result<std::vector<contract::RemoveOutcome>> remove_untouched(
       std::span<const ObjectKey> keys, std::uint64_t touched_before_s) override {
     return below_->remove_untouched(keys, touched_before_s);
