@@ -11,3 +11,5 @@ foreach(test
   math(EXPR limit "900 * ${dims_patience}")
   set_tests_properties(system_${test} PROPERTIES TIMEOUT ${limit} LABELS system SKIP_RETURN_CODE 77)
 endforeach()
+# The longest begin first (most of it is waiting), so that none runs on alone at the end.
+set_tests_properties(system_wipe system_full_disk system_guest system_thin_link PROPERTIES COST 60)
