@@ -15,10 +15,6 @@ namespace {
 
 constexpr std::chrono::seconds kAliveNoteEvery{15};
 
-bool is_absent(const Error& error) {
-  return error.code == ErrorCode::kNotFound || error.code == ErrorCode::kPermissionDenied;
-}
-
 constexpr std::chrono::seconds kHaltWait{30};  // for requests under way; they wait for nothing
 
 double rate(std::uint64_t part, std::uint64_t whole) {

@@ -181,8 +181,8 @@ Status Disk::check_descends(const contract::VersionInfo& head) {
   DIMS_ASSIGN(const auto versions, environment_.remote.list_versions(
                                        state.home_image, static_cast<std::uint32_t>(steps)));
   VersionId next = head.id;
-  std::uint64_t newer =
-      0;  // committed since, by a machine that holds the lease as this one does not
+  // Committed since, by a machine that holds the lease as this one does not.
+  std::uint64_t newer = 0;
   for (const contract::VersionInfo& version : versions) {
     if (version.record.sequence > head.record.sequence) {
       ++newer;

@@ -150,7 +150,7 @@ void LeaseKeeper::run() {
     // Not there any more: the branch was resolved, or the right to it was taken away.
     const ErrorCode code = renewed.error().code;
     if (code == ErrorCode::kStaleLease || code == ErrorCode::kLeaseHeld ||
-        code == ErrorCode::kNotFound || code == ErrorCode::kPermissionDenied) {
+        is_absent(renewed.error())) {
       spdlog::warn("the lease was lost: {}", trouble_);
       grant_.reset();
     }

@@ -23,6 +23,11 @@ using FolderTag = std::array<std::uint8_t, 8>;
 SessionId new_session(const FolderTag& folder, Random& random);
 bool same_folder(const SessionId& a, const SessionId& b);
 
+// An image that is not there, or not for us: where rights are asked for, both are answered alike.
+inline bool is_absent(const Error& error) {
+  return error.code == ErrorCode::kNotFound || error.code == ErrorCode::kPermissionDenied;
+}
+
 class LeaseKeeper {
  public:
   LeaseKeeper(contract::Remote& remote, contract::LeaseRequest request);

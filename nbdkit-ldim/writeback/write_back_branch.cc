@@ -160,13 +160,9 @@ Status WriteBack::enter_branch(const contract::ImageInfo& branch) {
 
 bool WriteBack::lost_branch(const Error& refused) {
   const LdimState state = parts_.state.current();
-  // Where rights are asked for, what is not there is what one may not see.
-  const auto absent = [](ErrorCode code) {
-    return code == ErrorCode::kNotFound || code == ErrorCode::kPermissionDenied;
-  };
-  if (state.image == state.home_image || !absent(refused.code)) return false;
+  if (state.image == state.home_image || !is_absent(refused)) return false;
   const auto branch = parts_.remote.get_image(state.image);
-  return !branch.ok() && absent(branch.error().code) &&
+  return !branch.ok() && is_absent(branch.error()) &&
          parts_.remote.get_image(state.home_image).ok();
 }
 
